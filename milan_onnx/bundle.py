@@ -1,0 +1,358 @@
+"""The bundle: all that passes from training (PyTorch) to the runtime (ONNX).
+
+A bundle is a folder:
+
+    bundle.json           the manifest: what follows, and the sha256 of every other file
+    encoder.onnx          uint8 images to a pyramid of feature maps
+    captioner_init.onnx   pooled features of a unit's exemplars to context and first states
+    captioner_step.onnx   one step of log p(d|E) for ragged rows
+    lm_step.onnx          one step of log p(d) for ragged rows
+    tokenizer.json        the vocabulary, a Hugging Face ``tokenizers`` file
+    MODEL_CARD.md         what it was trained on and how well it does
+
+Tensors, by the names in the manifest (N images, U units, K exemplars, P parent rows, R rows,
+M targets, B the beam size; all floats are float32, all indices int64):
+
+    encoder         images (N,S,S,3) uint8              -> one map (N,C_l,h_l,w_l) a level
+    captioner_init  features (U,K,F)                    -> context tensors (U,...), states (U,...)
+    captioner_step  context tensors (U,...), unit (P,), states (P,...), parent (R,), token (R,),
+                    top (1,), target_row (M,), target_token (M,)
+                        -> log_prob (R,top), next_token (R,top), target_log_prob (M,), states (R,...)
+    lm_step         states (P,...), parent (R,), token (R,), target_row (M,), target_token (M,)
+                        -> target_log_prob (M,), states (R,...)
+
+A *parent row* is a partial description whose states are known; several rows may share one.
+``unit`` says which unit a parent row describes; ``parent`` says, for each row, which parent row it
+continues; ``token`` is the token it appends. The step computes what depends only on the parent
+once for each parent. ``log_prob`` are the ``top`` largest log-probabilities of the token after
+that, in descending order; ``target_log_prob[m]`` is the log-probability that ``target_token[m]``
+follows row ``target_row[m]``. The first step of a search has one parent row a unit (its initial
+states) and one row, the start token. The language model's initial states are zeros.
+
+F is the sum of the levels' channels: features of one exemplar are the levels' maps averaged under
+the exemplar's mask, concatenated in the order of the levels. A level's mask is the frame's 0/1
+mask of (S,S) resized to (h_l,w_l) by ``mask_resize``: ``area`` (mean of the covered pixels) or
+``bilinear`` (two taps, no antialias: the paper's code), then divided by its sum; an empty one
+gives zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from milan_onnx.errors import BundleError
+from milan_onnx.files import sha256_file, write_json
+
+FORMAT = "milan-onnx-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+TOKENIZER = "tokenizer.json"
+ENCODER = "encoder.onnx"
+CAPTIONER_INIT = "captioner_init.onnx"
+CAPTIONER_STEP = "captioner_step.onnx"
+LM_STEP = "lm_step.onnx"
+MODEL_CARD = "MODEL_CARD.md"
+REQUIRED = (ENCODER, CAPTIONER_INIT, CAPTIONER_STEP, LM_STEP, TOKENIZER, MODEL_CARD)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that the runtime passes through without knowing what it means."""
+
+    name: str
+    """Name of the graph output that makes it, and (states: with ``_in``) of the input it feeds."""
+
+    shape: tuple[int, ...]
+    """Shape of one row, without the leading row dimension; -1 where it depends on K."""
+
+    dtype: Literal["float32", "int64"] = "float32"
+    """Element type."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the encoder's pyramid."""
+
+    name: str
+    """Name of the graph output."""
+
+    channels: int
+    """Features this level adds to an exemplar."""
+
+    height: int
+    """Rows of its map."""
+
+    width: int
+    """Columns of its map."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What the runtime must know of ``encoder.onnx``."""
+
+    backbone: str
+    """Name of the network, for people."""
+
+    image_size: int
+    """S: side in pixels of the square images it takes."""
+
+    levels: tuple[Level, ...]
+    """Pyramid levels, in the order of the features."""
+
+    mask_resize: Literal["area", "bilinear"] = "area"
+    """How the frame's mask becomes a level's mask."""
+
+    input: str = "images"
+    """Name of the image input: uint8 (N,S,S,3), RGB."""
+
+    @property
+    def features(self) -> int:
+        """F, the length of an exemplar's feature vector."""
+        return sum(level.channels for level in self.levels)
+
+
+@dataclass(frozen=True)
+class CaptionerSpec:
+    """What the runtime must know of the captioner's two graphs."""
+
+    contexts: tuple[TensorSpec, ...]
+    """Per-unit tensors that every step reads."""
+
+    states: tuple[TensorSpec, ...]
+    """Per-row tensors that a step reads (``NAME_in``) and writes (``NAME``)."""
+
+    exemplars: int = 15
+    """K it was trained with; another K works if the graph allows it."""
+
+
+@dataclass(frozen=True)
+class LanguageModelSpec:
+    """What the runtime must know of ``lm_step.onnx``."""
+
+    states: tuple[TensorSpec, ...]
+    """Per-row tensors, as for the captioner; zeros at first."""
+
+
+@dataclass(frozen=True)
+class VocabularySpec:
+    """Special tokens of the vocabulary; the words are in ``tokenizer.json``."""
+
+    size: int
+    """V, number of tokens."""
+
+    start: int
+    """Token every description starts from; never part of one."""
+
+    stop: int
+    """Token that ends a description."""
+
+    pad: int
+    """Filler of training batches; never generated."""
+
+    unk: int
+    """Stands for words outside the vocabulary."""
+
+
+@dataclass(frozen=True)
+class SearchDefaults:
+    """Search settings the bundle was measured with; a user may change each."""
+
+    beam_size: int = 50
+    """Hypotheses kept a unit (paper: 50)."""
+
+    length: int = 15
+    """Longest description in tokens, the stop token included (paper's code: 15)."""
+
+    pmi_weight: float = 0.2
+    """λ of log p(d|E) - λ log p(d) (paper: 0.2)."""
+
+    forbid: tuple[int, ...] = ()
+    """Tokens never generated (start, pad, unk in bundles trained here; none in converted ones)."""
+
+    no_repeat: int = 0
+    """A description may not hold an n-gram of this length twice; 0 allows it (the paper)."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle as it was when the bundle was made."""
+
+    sha256: str
+    """Hexadecimal SHA-256."""
+
+    bytes: int
+    """Size."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``bundle.json``, parsed."""
+
+    name: str
+    """Name of the bundle, as shown to users."""
+
+    version: str
+    """Version of these weights."""
+
+    license: str
+    """SPDX expression, or words, for the weights."""
+
+    encoder: EncoderSpec
+    """The encoder graph."""
+
+    captioner: CaptionerSpec
+    """The captioner graphs."""
+
+    language_model: LanguageModelSpec
+    """The language model graph."""
+
+    vocabulary: VocabularySpec
+    """Special tokens."""
+
+    search: SearchDefaults = field(default_factory=SearchDefaults)
+    """Search settings it was measured with."""
+
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    """Every file of the bundle but the manifest."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What made it: data, recipe, seeds, figures. For people; the runtime does not read it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest was read and whose files are there."""
+
+    path: Path
+    """The folder."""
+
+    manifest: Manifest
+    """Its manifest."""
+
+    sha256: str
+    """Hash of ``bundle.json``, and so of all files: names these weights exactly."""
+
+    def file(self, name: str) -> Path:
+        """Path of one file."""
+        return self.path / name
+
+
+def default_bundle_path() -> Path:
+    """The bundle that ships in the package."""
+    return Path(__file__).parent / "models" / "default"
+
+
+def load_bundle(path: Path | None = None, *, verify: bool = True) -> Bundle:
+    """Read a bundle's manifest and check its files (sizes; with ``verify`` hashes too).
+
+    Raises BundleError naming the file that is missing, damaged or of a newer format.
+    """
+    folder = path or default_bundle_path()
+    manifest_path = folder / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}",
+            hint="give the folder that `milan-onnx bundle show` accepts, or leave --bundle out",
+        )
+    manifest = parse_manifest(manifest_path)
+    for name in REQUIRED:
+        if name not in manifest.files:
+            raise BundleError(f"bundle {folder} is damaged: its manifest lists no {name}")
+    for name in manifest.files:
+        problem = _file_problem(folder, name, manifest.files[name], verify)
+        if problem:
+            raise BundleError(
+                f"bundle {folder} is damaged: {problem}", hint="copy or install it again"
+            )
+    return Bundle(folder, manifest, sha256_file(manifest_path))
+
+
+def verify_files(bundle: Bundle) -> dict[str, str]:
+    """For each file, what is wrong with it; '' where it is as the manifest says."""
+    entries = bundle.manifest.files
+    return {name: _file_problem(bundle.path, name, entries[name], True) for name in sorted(entries)}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    """Hash the files of a folder and write its ``bundle.json``; returns the bundle."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+    entries = {n: FileEntry(sha256_file(folder / n), (folder / n).stat().st_size) for n in names}
+    body = asdict(manifest) | {"files": {n: asdict(e) for n, e in entries.items()}}
+    write_json(folder / MANIFEST, {"format": FORMAT, "format_version": FORMAT_VERSION, **body})
+    return load_bundle(folder)
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Parse and check ``bundle.json``. Raises BundleError naming what is wrong."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise BundleError(f"{path} is not a bundle manifest: its format is not {FORMAT!r}")
+    version = value.get("format_version")
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        raise BundleError(
+            f"{path} has format version {version}, this program reads version {FORMAT_VERSION}",
+            hint="upgrade milan-onnx" if newer else "make the bundle again with `make bundle`",
+        )
+    try:
+        return _manifest(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BundleError(f"{path} is not a valid bundle manifest ({reason})") from error
+
+
+def _manifest(value: Mapping[str, Any]) -> Manifest:
+    encoder = dict(value["encoder"])
+    encoder["levels"] = tuple(_build(Level, level) for level in encoder["levels"])
+    captioner = dict(value["captioner"])
+    captioner["contexts"] = _tensors(captioner["contexts"])
+    captioner["states"] = _tensors(captioner["states"])
+    search = dict(value["search"])
+    search["forbid"] = tuple(search.get("forbid", ()))
+    return Manifest(
+        name=str(value["name"]),
+        version=str(value["version"]),
+        license=str(value["license"]),
+        encoder=_build(EncoderSpec, encoder),
+        captioner=_build(CaptionerSpec, captioner),
+        language_model=LanguageModelSpec(_tensors(value["language_model"]["states"])),
+        vocabulary=_build(VocabularySpec, value["vocabulary"]),
+        search=_build(SearchDefaults, search),
+        files={n: _build(FileEntry, e) for n, e in value["files"].items()},
+        training=dict(value.get("training", {})),
+    )
+
+
+def _tensors(values: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(v["name"], tuple(v["shape"]), v.get("dtype", "float32")) for v in values
+    )
+
+
+def _build(kind: type[T], value: Mapping[str, Any]) -> T:
+    """A dataclass from a JSON object; keys of later minor versions are ignored."""
+    names = {f.name for f in fields(cast(Any, kind))}
+    return kind(**{k: v for k, v in value.items() if k in names})
+
+
+def _file_problem(folder: Path, name: str, entry: FileEntry, verify: bool) -> str:
+    if Path(name).name != name:
+        return f"the name {name!r} leads out of the folder"
+    path = folder / name
+    if not path.is_file():
+        return f"{name} is missing"
+    size = path.stat().st_size
+    if size != entry.bytes:
+        return f"{name} has {size} bytes, the manifest says {entry.bytes}"
+    if verify and sha256_file(path) != entry.sha256:
+        return f"{name} does not match its sha256"
+    return ""
