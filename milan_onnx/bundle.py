@@ -17,7 +17,8 @@ M targets, B the beam size; all floats are float32, all indices int64):
     captioner_init  features (U,K,F)                    -> context tensors (U,...), states (U,...)
     captioner_step  context tensors (U,...), unit (P,), states (P,...), parent (R,), token (R,),
                     top (1,), target_row (M,), target_token (M,)
-                        -> log_prob (R,top), next_token (R,top), target_log_prob (M,), states (R,...)
+                        -> log_prob (R,top), next_token (R,top), target_log_prob (M,),
+                           states (R,...)
     lm_step         states (P,...), parent (R,), token (R,), target_row (M,), target_token (M,)
                         -> target_log_prob (M,), states (R,...)
 

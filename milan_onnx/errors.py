@@ -45,7 +45,7 @@ __all__ = [
 
 
 class MilanError(Exception):
-    """Root of the tree. ``hint`` says how to mend it; ``exit_code`` is the command's exit status."""
+    """Root of the tree: ``hint`` is the mend, ``exit_code`` the command's exit status."""
 
     exit_code = 1
 

@@ -1,0 +1,58 @@
+"""Which part of an exemplar excites the unit: its activation map, upsampled and thresholded.
+
+The map is upsampled bilinearly with half-pixel centres, as the original does; at the border it is
+clamped (the original pads with zeros, which thins masks there), and the mask is where it lies above
+the unit's threshold (MILAN section 3).
+
+Three cases leave such a mask empty, and a region that was shown as an exemplar must not be:
+a saturated unit, whose threshold is its maximum; a peak of one cell that interpolation lowers below
+the threshold; an exemplar whose peak does not reach the threshold (a unit that fires rarely).
+Then the cells that reach the threshold, or else the peak's, are taken whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def upsample(maps: Floats, height: int, width: int) -> Floats:
+    """Bilinear, half-pixel centres, clamped: float32 (n, h, w) to (n, height, width)."""
+    rows = _interpolate(maps, height, axis=1)
+    return _interpolate(rows, width, axis=2)
+
+
+def exemplar_masks(maps: Floats, thresholds: Floats, height: int, width: int) -> Mask:
+    """Masks (n, height, width) of maps (n, h, w) with thresholds (n,); none is empty."""
+    level = thresholds[:, None, None]
+    masks = upsample(maps, height, width) > level
+    empty = np.flatnonzero(~masks.any(axis=(1, 2)))
+    if empty.size:
+        masks[empty] = _whole_cells(maps[empty], level[empty], height, width)
+    return masks
+
+
+def _whole_cells(maps: Floats, level: Floats, height: int, width: int) -> Mask:
+    peak = maps.max(axis=(1, 2), keepdims=True)
+    cells = np.where(peak > level, maps > level, maps >= peak)
+    rows = np.arange(height) * maps.shape[1] // height
+    columns = np.arange(width) * maps.shape[2] // width
+    return np.asarray(cells[:, rows][:, :, columns], dtype=np.bool_)
+
+
+def _interpolate(values: Floats, size: int, axis: int) -> Floats:
+    source = values.shape[axis]
+    if source == size:
+        return values
+    # low + share * (high - low) gives exactly the value where neighbours are equal (plateaus).
+    place = (np.arange(size) + 0.5) * (source / size) - 0.5
+    low = np.floor(place)
+    share = (place - low).astype(np.float32)
+    below = np.take(values, np.clip(low, 0, source - 1).astype(np.int64), axis=axis)
+    above = np.take(values, np.clip(low + 1, 0, source - 1).astype(np.int64), axis=axis)
+    shape = [1] * values.ndim
+    shape[axis] = size
+    return below + share.reshape(shape) * (above - below)

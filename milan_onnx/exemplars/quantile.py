@@ -1,0 +1,314 @@
+"""The activation quantile of every unit, over all positions of all probe images.
+
+The quantile is an order statistic: with N activations of a unit and level q, the ⌈qN⌉-th smallest
+(NumPy's ``inverted_cdf``), that is the (N - ⌈qN⌉ + 1)-th largest. MILAN (section 3) thresholds
+exemplars at q = 0.99 of all spatial activations.
+
+`TailQuantile` is exact. It needs the largest ⌊(1-q)N⌋ + 1 activations of a unit only, so it keeps
+a buffer of them; the smallest kept one is a bar that later activations must pass. A full buffer
+is pruned back to the tail, the bar rises, and in the long run about one activation in twenty is
+touched again. Activations equal to the bar need not enter, so a saturated unit (a ReLU6 with more
+than one per cent of sixes) or a dead one costs nothing more.
+
+`HistogramQuantile` has bounded memory for when the tail would not fit: counts of the upper
+20 bits of the float32 (11 bits of mantissa: 2,048 bins an octave) with the extremes of each bin,
+of the tail only. It is exact where a bin holds one distinct value (saturation).
+
+Both give the same state whatever the order, the batches and the shards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Method = Literal["tail", "histogram"]
+
+BIN_SHIFT = 12
+BIN_BITS = 32 - BIN_SHIFT
+PENDING_ROWS = 1 << 20
+
+
+class Quantile(Protocol):
+    """What a scan asks of a quantile statistic."""
+
+    method: Method
+
+    def add(self, values: Floats) -> None:
+        """Count activations: float32 (B, U, P)."""
+
+    def merge(self, other: Quantile) -> None:
+        """Count what another statistic of the same kind and settings counted."""
+
+    def value(self) -> Floats:
+        """The quantile of each unit: float32 (U,); NaN before any activation."""
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Arrays that depend only on what was counted, for shards and tests."""
+
+
+def tail_rank(level: float, count: int) -> int:
+    """How many of ``count`` values are at or above their quantile, ties counted apart."""
+    exact = Fraction(str(level)) * count
+    return count - int(-(-exact.numerator // exact.denominator)) + 1
+
+
+def tail_slack(positions: int, images: int, level: float) -> int:
+    """Room beside the tail in a unit's buffer: at least one image, and half the tail again."""
+    return max(tail_rank(level, images * positions) // 2, positions)
+
+
+def tail_bytes(units: int, positions: int, images: int, level: float) -> int:
+    """Memory that the exact statistic may take for a layer of (units, positions)."""
+    tail = tail_rank(level, images * positions)
+    return 4 * units * (tail + tail_slack(positions, images, level))
+
+
+class TailQuantile:
+    """Exact quantile from a buffer of each unit's largest activations."""
+
+    method: Method = "tail"
+
+    def __init__(self, units: int, level: float, max_count: int, slack: int) -> None:
+        """For at most ``max_count`` activations a unit; ``slack`` is room for one image or more."""
+        self.level = level
+        self.max_count = max_count
+        self.tail = tail_rank(level, max_count)
+        self.slack = slack
+        self.count = 0
+        self._bar = np.full(units, -np.inf, np.float32)
+        self._fill = np.zeros(units, np.int64)
+        self._buffer = np.empty((units, self.tail + slack), np.float32)
+
+    def add(self, values: Floats) -> None:
+        """Count activations: float32 (B, U, P), with P at most ``slack``."""
+        step = max(1, self.slack // max(1, values.shape[2]))
+        for start in range(0, values.shape[0], step):
+            self._add(values[start : start + step])
+
+    def _add(self, values: Floats) -> None:
+        images, units, positions = values.shape
+        self.count += images * positions
+        index = np.flatnonzero(values > self._bar[None, :, None])
+        if index.size == 0:
+            return
+        unit = (index // positions) % units
+        passed = np.ascontiguousarray(values).reshape(-1)[index]
+        if images > 1:
+            order = np.argsort(
+                unit.astype(np.uint16 if units < 1 << 16 else np.int64), kind="stable"
+            )
+            unit, passed = unit[order], passed[order]
+        self._append(unit, passed)
+
+    def _append(self, unit: NDArray[np.int64], values: Floats) -> None:
+        """Append values that are sorted by unit."""
+        counts = np.bincount(unit, minlength=len(self._fill))
+        for full in np.flatnonzero(self._fill + counts > self._buffer.shape[1]):
+            self._prune(int(full))
+        first = np.cumsum(counts) - counts
+        place = self._fill[unit] + np.arange(unit.size) - first[unit]
+        self._buffer[unit, place] = values
+        self._fill += counts
+
+    def _prune(self, unit: int) -> None:
+        fill = int(self._fill[unit])
+        if fill <= self.tail:
+            return
+        row = self._buffer[unit, :fill]
+        row.partition(fill - self.tail)
+        self._buffer[unit, : self.tail] = row[fill - self.tail :].copy()
+        self._fill[unit] = self.tail
+        self._bar[unit] = self._buffer[unit, : self.tail].min()
+
+    def merge(self, other: Quantile) -> None:
+        """Count what another tail of the same level and ``max_count`` counted."""
+        if not isinstance(other, TailQuantile) or other.tail != self.tail:
+            raise ValueError("tails of different level or size cannot be merged")
+        for unit in range(len(self._fill)):
+            both = np.concatenate((self._kept(unit), other._kept(unit)))
+            kept = -np.sort(-both)[: self.tail]
+            self._buffer[unit, : kept.size] = kept
+            self._fill[unit] = kept.size
+            if kept.size == self.tail:
+                self._bar[unit] = kept[-1]
+        self.count += other.count
+
+    def _kept(self, unit: int) -> Floats:
+        return self._buffer[unit, : self._fill[unit]]
+
+    def value(self) -> Floats:
+        """The quantile of each unit: float32 (U,); NaN before any activation."""
+        if self.count == 0:
+            return np.full(len(self._fill), np.nan, np.float32)
+        rank = tail_rank(self.level, self.count)
+        values = np.full(len(self._fill), -np.inf, np.float32)
+        for unit in np.flatnonzero(self._fill >= rank):
+            kept = self._kept(int(unit))
+            values[unit] = np.partition(kept, kept.size - rank)[kept.size - rank]
+        return values + np.float32(0)  # the two zeros tie: always the positive one
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Each unit's largest activations, descending and -inf padded, and how many were seen."""
+        tail = np.full((len(self._fill), self.tail), -np.inf, np.float32)
+        for unit in range(len(self._fill)):
+            kept = -np.sort(-self._kept(unit))[: self.tail]
+            tail[unit, : kept.size] = kept + np.float32(0)
+        return {"count": np.int64(self.count).reshape(1), "tail": tail}
+
+
+class HistogramQuantile:
+    """Quantile from counts of float32 patterns, the tail's bins only."""
+
+    method: Method = "histogram"
+
+    def __init__(self, units: int, level: float, max_count: int) -> None:
+        """For at most ``max_count`` activations a unit."""
+        self.units = units
+        self.level = level
+        self.max_count = max_count
+        self.tail = tail_rank(level, max_count)
+        self.count = 0
+        self._bar = np.full(units, -np.inf, np.float32)
+        self._bins = _Bins.empty()
+        self._pending: list[_Bins] = []
+
+    def add(self, values: Floats) -> None:
+        """Count activations: float32 (B, U, P)."""
+        images, units, positions = values.shape
+        self.count += images * positions
+        index = np.flatnonzero(values >= self._bar[None, :, None])
+        passed = np.ascontiguousarray(values).reshape(-1)[index]
+        keys = ((index // positions) % units) << BIN_BITS | _pattern(passed)
+        self._pending.append(_Bins(keys, np.ones(keys.size, np.int64), passed, passed).collapse())
+        if sum(bins.keys.size for bins in self._pending) > PENDING_ROWS:
+            self._settle()
+
+    def merge(self, other: Quantile) -> None:
+        """Count what another histogram of the same level and ``max_count`` counted."""
+        if not isinstance(other, HistogramQuantile) or other.tail != self.tail:
+            raise ValueError("histograms of different level or size cannot be merged")
+        self._pending.extend((other._bins, *other._pending))
+        self.count += other.count
+        self._settle()
+
+    def _settle(self) -> None:
+        """Fold the pending counts in and drop bins that lie wholly below the tail."""
+        bins = _Bins.joined([self._bins, *self._pending]).collapse()
+        self._pending = []
+        above = bins.count_above(self.units)
+        self._bins = bins.select(above < self.tail)
+        unit = self._bins.keys >> BIN_BITS
+        covered = np.zeros(self.units, np.int64)
+        np.add.at(covered, unit, self._bins.counts)
+        lowest = np.full(self.units, np.int64(1) << BIN_BITS)
+        np.minimum.at(lowest, unit, self._bins.keys & ((1 << BIN_BITS) - 1))
+        full = covered >= self.tail
+        self._bar[full] = _lowest_of_pattern(lowest[full])
+
+    def value(self) -> Floats:
+        """The quantile of each unit: float32 (U,); NaN before any activation."""
+        if self.count == 0:
+            return np.full(self.units, np.nan, np.float32)
+        self._settle()
+        bins, rank = self._bins, tail_rank(self.level, self.count)
+        above = bins.count_above(self.units)
+        holds = (above < rank) & (above + bins.counts >= rank)
+        values = np.full(self.units, -np.inf, np.float32)
+        found = bins.select(holds)
+        values[found.keys >> BIN_BITS] = found.between(rank - above[holds])
+        return values
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The bins of the tail by unit and pattern, and how many activations were seen."""
+        self._settle()
+        return {
+            "count": np.int64(self.count).reshape(1),
+            "keys": self._bins.keys,
+            "counts": self._bins.counts,
+            "lowest": self._bins.lowest,
+            "highest": self._bins.highest,
+        }
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """Counted patterns; ``keys`` is unit and pattern in one int64."""
+
+    keys: NDArray[np.int64]
+    """unit << BIN_BITS | pattern."""
+
+    counts: NDArray[np.int64]
+    """Activations in the bin."""
+
+    lowest: Floats
+    """The smallest of them."""
+
+    highest: Floats
+    """The largest of them."""
+
+    @staticmethod
+    def empty() -> _Bins:
+        none = np.empty(0, np.float32)
+        return _Bins(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
+
+    @staticmethod
+    def joined(parts: list[_Bins]) -> _Bins:
+        return _Bins(
+            np.concatenate([p.keys for p in parts]),
+            np.concatenate([p.counts for p in parts]),
+            np.concatenate([p.lowest for p in parts]),
+            np.concatenate([p.highest for p in parts]),
+        )
+
+    def collapse(self) -> _Bins:
+        """One row a key, sorted by key."""
+        if self.keys.size == 0:
+            return self
+        order = np.argsort(self.keys, kind="stable")
+        keys = self.keys[order]
+        first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+        return _Bins(
+            keys[first],
+            np.add.reduceat(self.counts[order], first),
+            np.minimum.reduceat(self.lowest[order], first),
+            np.maximum.reduceat(self.highest[order], first),
+        )
+
+    def select(self, which: NDArray[np.bool_]) -> _Bins:
+        return _Bins(self.keys[which], self.counts[which], self.lowest[which], self.highest[which])
+
+    def count_above(self, units: int) -> NDArray[np.int64]:
+        """For each bin, activations of the same unit in higher bins."""
+        unit = self.keys >> BIN_BITS
+        total = np.zeros(units, np.int64)
+        np.add.at(total, unit, self.counts)
+        through_unit = np.cumsum(total)[unit]
+        return through_unit - np.cumsum(self.counts)
+
+    def between(self, rank: NDArray[np.int64]) -> Floats:
+        """Within each bin the rank-th largest, its values taken as evenly spread."""
+        share = (rank - 1) / np.maximum(self.counts - 1, 1)
+        spread = self.highest.astype(np.float64) - self.lowest
+        # Two patterns of zero share no bin, but a bin may span infinities: inf - inf is no spread.
+        spread[~np.isfinite(spread)] = 0.0
+        return (self.highest - share * spread).astype(np.float32)
+
+
+def _pattern(values: Floats) -> NDArray[np.int64]:
+    """Upper bits of the float32, mapped so that their order is the values' order."""
+    bits = (values + np.float32(0.0)).view(np.uint32)  # -0.0 becomes 0.0
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    return (ordered >> BIN_SHIFT).astype(np.int64)
+
+
+def _lowest_of_pattern(pattern: NDArray[np.int64]) -> Floats:
+    """The smallest float32 of a pattern."""
+    ordered = (pattern << BIN_SHIFT).astype(np.uint32)
+    bits = np.where(ordered >> 31, ordered ^ np.uint32(1 << 31), ~ordered)
+    return bits.view(np.float32)

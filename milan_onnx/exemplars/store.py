@@ -1,0 +1,122 @@
+"""What a scan found in a layer, in memory and on disk.
+
+On disk a layer is a folder of plain ``.npy`` arrays (no pickle, memory-mapped when read) and a
+``layer.json``; equal results are equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.errors import RunError
+from milan_onnx.exemplars.quantile import Method
+from milan_onnx.files import write_bytes, write_json
+
+Floats = NDArray[np.float32]
+
+ARRAYS = ("ids", "activations", "maps", "thresholds", "minimum", "maximum")
+LAYER_FILE = "layer.json"
+
+
+@dataclass(frozen=True)
+class LayerExemplars:
+    """The exemplars of every unit of one layer."""
+
+    layer: str
+    """Tensor name of the layer."""
+
+    ids: NDArray[np.int64]
+    """Image ids (U, k), best first."""
+
+    activations: Floats
+    """The largest activation of the unit in each of these images (U, k)."""
+
+    maps: Floats
+    """Activation maps of these images (U, k, h, w)."""
+
+    thresholds: Floats
+    """The quantile of each unit's activations (U,)."""
+
+    minimum: Floats
+    """Smallest activation of each unit over all images and positions (U,)."""
+
+    maximum: Floats
+    """Largest activation of each unit (U,)."""
+
+    images: int
+    """Images that were scanned."""
+
+    method: Method
+    """How the thresholds were found: the exact ``tail``, or the bounded ``histogram``."""
+
+    @property
+    def units(self) -> int:
+        """U, the number of units."""
+        return len(self.ids)
+
+    def flags(self, unit: int) -> tuple[str, ...]:
+        """What is unusual in a unit, sorted.
+
+        ``dead``: always zero. ``constant``: always one other value. ``saturated``: the threshold
+        is the largest value, so more than one per cent of positions tie there. ``sparse``: the
+        threshold is the smallest value, so fewer than one per cent of positions are above it.
+        """
+        low, high = self.minimum[unit], self.maximum[unit]
+        threshold = self.thresholds[unit]
+        if low == high:
+            return ("dead",) if high == 0 else ("constant",)
+        if threshold == high:
+            return ("saturated",)
+        return ("sparse",) if threshold == low else ()
+
+
+def layer_folder(index: int, layer: str) -> str:
+    """Name of the folder of the index-th layer of a run."""
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", layer).strip("-.")[:60]
+    return f"{index:03d}-{readable}" if readable else f"{index:03d}"
+
+
+def save_layers(folder: Path, layers: Sequence[LayerExemplars]) -> None:
+    """Write the store: a folder a layer."""
+    for index, layer in enumerate(layers):
+        place = folder / layer_folder(index, layer.layer)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ARRAYS:
+            write_bytes(place / f"{name}.npy", _npy(getattr(layer, name)))
+        facts = {"layer": layer.layer, "images": layer.images, "method": layer.method}
+        write_json(place / LAYER_FILE, facts)
+
+
+def load_layers(folder: Path) -> list[LayerExemplars]:
+    """Read a store. Raises RunError naming the file that is missing or damaged."""
+    places = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if not places:
+        raise RunError(f"{folder} holds no exemplars", hint="describe the model again")
+    return [_load_layer(place) for place in places]
+
+
+def _load_layer(place: Path) -> LayerExemplars:
+    try:
+        facts = json.loads((place / LAYER_FILE).read_text(encoding="utf-8"))
+        arrays = {n: np.load(place / f"{n}.npy", mmap_mode="r") for n in ARRAYS}
+        return LayerExemplars(
+            layer=facts["layer"], images=facts["images"], method=facts["method"], **arrays
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the exemplars in {place} are damaged: {error}", hint="describe the model again"
+        ) from error
+
+
+def _npy(array: NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,73 @@
+"""The k images that excite each unit most, with their activation maps, in one pass.
+
+An image's score for a unit is the largest activation over its positions (MILAN section 3).
+Images are ranked by score, equal scores by the larger sum over positions (a saturated ReLU6 has
+hundreds of equal maxima; the image with more of it is the better exemplar), equal sums by the
+smaller image id: a total order, so the result does not depend on order, batches or shards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+NO_IMAGE = np.iinfo(np.int64).max
+
+
+class TopK:
+    """The k best images of each unit, and their maps (U, k, P)."""
+
+    def __init__(self, units: int, k: int, positions: int) -> None:
+        self.k = k
+        # Slots are unordered while the scan runs, so that a newcomer moves one map, not k.
+        self._scores = np.full((units, k), -np.inf, np.float32)
+        self._sums = np.full((units, k), -np.inf, np.float32)
+        self._ids = np.full((units, k), NO_IMAGE, np.int64)
+        self._maps = np.zeros((units, k, positions), np.float32)
+
+    def add(self, ids: Ids, activations: Floats, scores: Floats, sums: Floats) -> None:
+        """Rank more images: ids (B,), activations (B,U,P), their maxima and sums (B,U)."""
+        units = np.flatnonzero((scores >= self._scores.min(axis=1)).any(axis=0))
+        if units.size:
+            offered = np.broadcast_to(ids, (units.size, ids.size))
+            self._admit(
+                units, scores.T[units], sums.T[units], offered, activations.transpose(1, 0, 2)
+            )
+
+    def merge(self, other: TopK) -> None:
+        """Rank the images that another scan of the same layer, over other images, kept."""
+        units = np.arange(len(self._ids))
+        self._admit(units, other._scores, other._sums, other._ids, other._maps)
+
+    def _admit(self, units: Ids, scores: Floats, sums: Floats, ids: Ids, maps: Floats) -> None:
+        """Let images (T,n) compete for the slots of units (T,); maps are (U,n,P)."""
+        all_scores = np.concatenate((self._scores[units], scores), axis=1)
+        all_sums = np.concatenate((self._sums[units], sums), axis=1)
+        all_ids = np.concatenate((self._ids[units], ids), axis=1)
+        stays = np.zeros(all_scores.shape, bool)
+        winners = ranking(all_scores, all_sums, all_ids)[:, : self.k]
+        np.put_along_axis(stays, winners, True, axis=1)
+        # A row has as many newcomers as losers, so the two lists pair up.
+        row, slot = np.nonzero(~stays[:, : self.k])
+        newcomer = np.nonzero(stays[:, self.k :])[1]
+        self._scores[units[row], slot] = scores[row, newcomer]
+        self._sums[units[row], slot] = sums[row, newcomer]
+        self._ids[units[row], slot] = ids[row, newcomer]
+        self._maps[units[row], slot] = maps[units[row], newcomer]
+
+    def ranked(self) -> tuple[Ids, Floats, Floats]:
+        """Image ids (U,k), scores (U,k) and maps (U,k,P), best first."""
+        order = ranking(self._scores, self._sums, self._ids)
+        return (
+            np.take_along_axis(self._ids, order, axis=1),
+            np.take_along_axis(self._scores, order, axis=1),
+            np.take_along_axis(self._maps, order[:, :, None], axis=1),
+        )
+
+
+def ranking(scores: Floats, sums: Floats, ids: Ids) -> Ids:
+    """Indices along the last axis from best to worst."""
+    return np.lexsort((ids, -sums, -scores), axis=-1)

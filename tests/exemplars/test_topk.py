@@ -1,0 +1,99 @@
+"""Exemplars equal a naive full sort, under any batches, order and shards."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from milan_onnx.exemplars import LayerScan, ScanOptions, choose_methods, scan
+from milan_onnx.exemplars.topk import NO_IMAGE, TopK
+
+Floats = NDArray[np.float32]
+
+
+def naive(values: Floats, k: int) -> NDArray[np.int64]:
+    """Image ids (U, k) by sorting all images: maximum, then sum, then id."""
+    images, units, _ = values.shape
+    best = []
+    for unit in range(units):
+        keys = [(-values[i, unit].max(), -values[i, unit].sum(), i) for i in range(images)]
+        best.append([i for _, _, i in sorted(keys)[:k]])
+    return np.array(best)
+
+
+def build(values: Floats, ids: NDArray[np.int64], k: int, sizes: list[int]) -> TopK:
+    topk = TopK(values.shape[1], k, values.shape[2])
+    start = 0
+    while start < len(ids):
+        size = sizes[start % len(sizes)]
+        chunk = ids[start : start + size]
+        part = values[chunk]
+        topk.add(chunk, part, part.max(axis=2), part.sum(axis=2))
+        start += size
+    return topk
+
+
+@given(
+    images=st.integers(5, 60),
+    units=st.integers(1, 7),
+    positions=st.sampled_from([1, 4, 49]),
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(1, 19), min_size=1, max_size=4),
+    shards=st.integers(1, 4),
+)
+@settings(deadline=None, max_examples=150)
+def test_equals_a_full_sort(
+    images: int, units: int, positions: int, seed: int, sizes: list[int], shards: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((images, units, positions)).astype(np.float32)
+    values[:, ::3] = np.clip(values[:, ::3] * 5, 0, 6)  # many ties at the maximum
+    values[:, 1::4] = 0  # dead
+    values[:, 2::5] = np.round(values[:, 2::5])
+    k = 5
+    merged = TopK(units, k, positions)
+    for part in np.array_split(rng.permutation(images), shards):
+        merged.merge(build(values, part, k, sizes))
+    ids, activations, maps = merged.ranked()
+    np.testing.assert_array_equal(ids, naive(values, k))
+    for unit in range(units):
+        np.testing.assert_array_equal(maps[unit], values[ids[unit], unit])
+        np.testing.assert_array_equal(activations[unit], values[ids[unit], unit].max(axis=1))
+
+
+def test_fewer_images_than_k_leaves_empty_slots() -> None:
+    values = np.ones((2, 1, 4), np.float32)
+    ids, activations, _ = build(values, np.arange(2), 5, [2]).ranked()
+    assert ids[0].tolist() == [0, 1] + [NO_IMAGE] * 3
+    assert np.isneginf(activations[0, 2:]).all()
+
+
+def test_scan_of_two_layers_does_not_depend_on_batches() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+
+    def run(images: NDArray[np.uint8]) -> list[Floats]:
+        x = images.astype(np.float32).transpose(0, 3, 1, 2)
+        return [x - 100, np.maximum(x[:, :, ::2, ::2] - 250, 0)]
+
+    def results(size: int) -> list[LayerScan]:
+        batches = [
+            (np.arange(s, min(s + size, 50)), frames[s : s + size]) for s in range(0, 50, size)
+        ]
+        return scan(batches, run, ["a", "b"], 60, ScanOptions(exemplars=5))
+
+    for one, other in zip(results(7), results(32), strict=True):
+        left, right = one.result(), other.result()
+        for name in ("ids", "activations", "maps", "thresholds", "minimum", "maximum"):
+            assert getattr(left, name).tobytes() == getattr(right, name).tobytes(), name
+
+
+def test_the_largest_tails_become_histograms_first() -> None:
+    shapes = [(64, 56, 56), (512, 7, 7), (128, 28, 28)]
+    small = ScanOptions(tail_memory=10 << 20)
+    assert choose_methods(shapes, 10_000, ScanOptions(tail_memory=1 << 40)) == ["tail"] * 3
+    assert choose_methods(shapes, 10_000, small) == ["histogram"] * 3
+    middle = ScanOptions(tail_memory=100 << 20)
+    assert choose_methods(shapes, 10_000, middle) == ["histogram", "tail", "tail"]
