@@ -1,0 +1,1 @@
+"""Training in PyTorch and export to ONNX. Needs the ``export`` extra; the runtime does not."""

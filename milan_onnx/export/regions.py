@@ -1,0 +1,166 @@
+"""Labelled regions of photos: reading the list, decoding masks, cutting square views."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from milan_onnx.errors import ProbeError
+
+Kind = Literal["mask", "box", "whole"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A labelled part of a photo: one line of ``regions.jsonl.gz``."""
+
+    source: str
+    """Collection the photo came from."""
+
+    image: str
+    """Path of the photo inside the data folder."""
+
+    kind: Kind
+    """How exact the outline is."""
+
+    label: str
+    """What the region shows."""
+
+    split: Literal["train", "val"]
+    """Whether it may be trained on."""
+
+    width: int
+    """Width of the photo in pixels."""
+
+    height: int
+    """Height of the photo in pixels."""
+
+    rle: str = ""
+    """Mask in COCO's compressed run lengths, for kind ``mask``."""
+
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, width, height in pixels, for kind ``box``."""
+
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """What else the source says of it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A square cut of a photo, scaled to the encoder's input."""
+
+    left: float
+    """Left edge in pixels of the photo."""
+
+    top: float
+    """Top edge in pixels of the photo."""
+
+    side: float
+    """Side in pixels of the photo."""
+
+    flip: bool = False
+    """Mirror it left to right."""
+
+
+def read_regions(data: Path) -> list[Region]:
+    """Read ``regions.jsonl.gz`` of a data folder. Raises ProbeError where it is not there."""
+    path = data / "regions.jsonl.gz"
+    if not path.is_file():
+        raise ProbeError(f"{data} holds no regions.jsonl.gz", hint="give the folder with --data")
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [_region(json.loads(line)) for line in lines]
+
+
+def _region(row: Mapping[str, Any]) -> Region:
+    box = row.get("box")
+    return Region(
+        row["source"],
+        row["image"],
+        row["kind"],
+        row["label"],
+        row["split"],
+        row["w"],
+        row["h"],
+        row.get("rle", ""),
+        tuple(box) if box else None,
+        row.get("attrs", {}),
+    )
+
+
+def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
+    """Decode COCO's compressed run lengths to a mask (height, width).
+
+    Runs alternate between background and mask, down the columns. A run is stored in groups of
+    five bits, lowest first; from the third on, as the difference to the run two before.
+    """
+    runs: list[int] = []
+    position = 0
+    while position < len(counts):
+        value, position = _signed_number(counts, position)
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    values = np.arange(len(runs)) % 2 == 1
+    flat = np.repeat(values, np.asarray(runs, dtype=np.int64))
+    if flat.size != height * width:
+        raise ProbeError(f"a mask of {flat.size} pixels does not fit {width}x{height}")
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def _signed_number(text: str, position: int) -> tuple[int, int]:
+    """Read one number of COCO's run lengths; returns it and where the next one begins."""
+    value, shift = 0, 0
+    while True:
+        code = ord(text[position]) - 48
+        value |= (code & 0x1F) << shift
+        shift += 5
+        position += 1
+        if not code & 0x20:
+            return (value - (1 << shift) if code & 0x10 else value), position
+
+
+def region_mask(region: Region) -> NDArray[np.bool_]:
+    """The region in the photo's own pixels: bool (height, width)."""
+    if region.kind == "mask":
+        return decode_rle(region.rle, region.height, region.width)
+    mask = np.zeros((region.height, region.width), dtype=bool)
+    left, top, width, height = region.box or (0.0, 0.0, float(region.width), float(region.height))
+    rows = slice(max(0, round(top)), max(0, round(top + height)))
+    mask[rows, max(0, round(left)) : max(0, round(left + width))] = True
+    return mask
+
+
+def centre_view(width: int, height: int) -> View:
+    """The largest square in the middle of a photo."""
+    side = min(width, height)
+    return View((width - side) / 2, (height - side) / 2, side)
+
+
+def random_view(width: int, height: int, rng: np.random.Generator) -> View:
+    """A square of 60 to 100 % of the shorter side, anywhere, mirrored half of the time."""
+    side = float(min(width, height) * rng.uniform(0.6, 1.0))
+    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    return View(float(left), float(top), side, bool(rng.random() < 0.5))
+
+
+def cut_image(photo: Image.Image, view: View, size: int) -> NDArray[np.uint8]:
+    """The view of an RGB photo as uint8 (size, size, 3)."""
+    return np.asarray(_cut(photo, view, size, Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+def cut_mask(mask: NDArray[np.bool_], view: View, size: int) -> NDArray[np.bool_]:
+    """The view of a mask as bool (size, size)."""
+    plane = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(_cut(plane, view, size, Image.Resampling.NEAREST)) > 0
+
+
+def _cut(image: Image.Image, view: View, size: int, how: Image.Resampling) -> Image.Image:
+    box = (view.left, view.top, view.left + view.side, view.top + view.side)
+    cut = image.resize((size, size), how, box=box)
+    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else cut
