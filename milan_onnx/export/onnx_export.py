@@ -1,0 +1,408 @@
+"""The bundle's graphs and files, from the trained modules.
+
+The captioner's and the language model's graphs are written node by node, because their step is
+split in a way that no exporter does: what depends only on the parent (attention, gate, recurrent
+product) is computed once for a parent, what depends only on the token (embedding times input
+weights) is a constant that a session folds once, and only the rest is done for each row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import nn
+
+from milan_onnx import bundle
+from milan_onnx.bundle import (
+    Bundle,
+    CaptionerSpec,
+    LanguageModelSpec,
+    Manifest,
+    SearchDefaults,
+    TensorSpec,
+    VocabularySpec,
+)
+from milan_onnx.errors import UsageError
+from milan_onnx.export.backbones import IMAGE_SIZE, Backbone, PyramidEncoder
+from milan_onnx.export.captioner import Captioner, FeatureInput
+from milan_onnx.export.graph import FLOAT, INT64, GraphBuilder, stored_weight
+from milan_onnx.export.language_model import LanguageModel
+from milan_onnx.files import write_bytes
+
+START, STOP, PAD, UNK = SPECIALS = ("<start>", "<stop>", "<pad>", "<unk>")
+ENCODER_OPSET = 20
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a manifest says beside the graphs."""
+
+    name: str
+    """Name shown to users."""
+
+    version: str
+    """Version of the weights."""
+
+    license: str
+    """Licence of the weights."""
+
+    card: str
+    """Text of MODEL_CARD.md."""
+
+    exemplars: int = 15
+    """K the captioner was trained with."""
+
+    search: SearchDefaults = field(default_factory=SearchDefaults)
+    """Search settings it was measured with."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Data, recipe, seeds and figures, for people."""
+
+
+def write_bundle(
+    folder: Path,
+    backbone: Backbone,
+    captioner: Captioner,
+    lm: LanguageModel,
+    words: Sequence[str],
+    info: BundleInfo,
+) -> Bundle:
+    """Write a whole bundle. Rounds the modules' weights to float16 in place first, so that they
+    and the graphs agree. ``words`` is the vocabulary without the special tokens."""
+    vocabulary = vocabulary_spec(words)
+    if captioner.config.vocabulary != vocabulary.size or lm.config.vocabulary != vocabulary.size:
+        raise UsageError("the captioner, the language model and the vocabulary differ in size")
+    for module in (backbone.encoder, captioner, lm):
+        round_weights(module.eval())
+    folder.mkdir(parents=True, exist_ok=True)
+    models_of = {
+        bundle.ENCODER: encoder_model(backbone.encoder),
+        bundle.CAPTIONER_INIT: captioner_init_model(captioner),
+        bundle.CAPTIONER_STEP: captioner_step_model(captioner),
+        bundle.LM_STEP: lm_step_model(lm),
+    }
+    for name, model in models_of.items():
+        write_bytes(folder / name, model.SerializeToString(deterministic=True))
+    write_bytes(folder / bundle.TOKENIZER, (make_tokenizer(words).to_str(pretty=True)).encode())
+    write_bytes(folder / bundle.MODEL_CARD, info.card.encode())
+    search = info.search
+    if not search.forbid:
+        forbidden = (vocabulary.start, vocabulary.pad, vocabulary.unk)
+        search = SearchDefaults(**{**search.__dict__, "forbid": forbidden})
+    manifest = Manifest(
+        info.name,
+        info.version,
+        info.license,
+        backbone.encoder.spec(),
+        captioner_spec(captioner, info.exemplars),
+        lm_spec(lm),
+        vocabulary,
+        search,
+        training=info.training,
+    )
+    return bundle.write_manifest(folder, manifest)
+
+
+def round_weights(module: nn.Module) -> None:
+    """Round all floating weights to float16 values, in place; their type stays float32."""
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+
+
+def vocabulary_spec(words: Sequence[str]) -> VocabularySpec:
+    """Words take ids 0..n-1, then start, stop, pad and unk, as in the paper's code."""
+    count = len(words)
+    return VocabularySpec(count + 4, count, count + 1, count + 2, count + 3)
+
+
+def make_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """Lowercase words; punctuation stands alone, but hyphens and apostrophes belong to words."""
+    ids = {word: index for index, word in enumerate([*words, *SPECIALS])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNK))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(r"[^\w'-]"), behavior="isolated"),
+        ]
+    )
+    # This decoder joins words by spaces and puts punctuation right behind the word before it.
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    tokenizer.add_special_tokens([AddedToken(s, special=True) for s in SPECIALS])
+    return tokenizer
+
+
+# --- encoder ---------------------------------------------------------------------------------
+
+
+def encoder_model(encoder: PyramidEncoder, image_size: int = IMAGE_SIZE) -> onnx.ModelProto:
+    """images uint8 (N,S,S,3) to one map a level, without traces of where it was exported."""
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("N", min=1, max=65536)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            encoder,
+            (example,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=list(encoder.names),
+            dynamic_shapes=({0: batch},),
+            opset_version=ENCODER_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    strip_metadata(model)
+    store_weights(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove what exporters note about the source: stack traces with the paths of this machine."""
+    model.doc_string = ""
+    model.producer_name, model.producer_version = "milan-onnx", ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.doc_string = ""
+    graph.name = "encoder"
+    del graph.metadata_props[:], graph.value_info[:]
+    parts = [*graph.node, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def store_weights(model: onnx.ModelProto) -> None:
+    """Keep float32 weights as float16 and a Cast, where that loses nothing."""
+    casts: list[onnx.NodeProto] = []
+    for index, tensor in enumerate(model.graph.initializer):
+        if tensor.data_type == FLOAT:
+            node, stored = stored_weight(tensor.name, numpy_helper.to_array(tensor))
+            casts.extend(node)
+            model.graph.initializer[index].CopyFrom(stored)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+# --- captioner -------------------------------------------------------------------------------
+
+
+def captioner_spec(captioner: Captioner, exemplars: int) -> CaptionerSpec:
+    """Tensors that pass from graph to graph, K first where they depend on the exemplars."""
+    config = captioner.config
+    contexts = (
+        TensorSpec("values", (-1, config.inner)),
+        TensorSpec("keys", (-1, config.attention)),
+    )
+    states = (TensorSpec("h", (config.hidden,)), TensorSpec("c", (config.hidden,)))
+    return CaptionerSpec(contexts, states, exemplars)
+
+
+def captioner_init_model(captioner: Captioner) -> onnx.ModelProto:
+    """features (U,K,F) to values, keys and the first h and c (paper, section 3.2)."""
+    graph, config = GraphBuilder("captioner_init"), captioner.config
+    features = graph.input("features", FLOAT, ("U", "K", config.features))
+    if captioner.inputs is None:
+        values = graph.op("Identity", features, out="values")
+    else:
+        values = _feature_input(graph, captioner.inputs, features)
+    graph.linear("attend.key_to_hidden", captioner.attend.key_to_hidden, values, out="keys")
+    axis = graph.constant("exemplar_axis", np.array([1], dtype=np.int64))
+    mean = graph.op("ReduceMean", values, axis, keepdims=0)
+    for state, module in (("h", captioner.init_h), ("c", captioner.init_c)):
+        graph.op("Tanh", graph.linear(f"init_{state}", module, mean), out=state)
+    graph.output("values", FLOAT, ("U", "K", config.inner))
+    graph.output("keys", FLOAT, ("U", "K", config.attention))
+    for state in ("h", "c"):
+        graph.output(state, FLOAT, ("U", config.hidden))
+    return graph.model()
+
+
+def _feature_input(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
+    centred = graph.op("Sub", features, graph.weight("inputs.mean", module.mean))
+    scaled = graph.op("Mul", centred, graph.weight("inputs.scale", module.scale))
+    low = graph.constant("clip_low", np.array(-module.CLIP, dtype=np.float32))
+    high = graph.constant("clip_high", np.array(module.CLIP, dtype=np.float32))
+    prepared = graph.op("Clip", scaled, low, high)
+    if module.config.classes:
+        odds = _class_probabilities(graph, module, features)
+        prepared = graph.op("Concat", prepared, odds, axis=-1)
+    projected = graph.linear("inputs.project", module.project, prepared)
+    normal = graph.op(
+        "LayerNormalization",
+        projected,
+        graph.weight("inputs.norm.weight", module.norm.weight),
+        graph.weight("inputs.norm.bias", module.norm.bias),
+        epsilon=module.norm.eps,
+    )
+    values: str = graph.op("Relu", normal, out="values")
+    return values
+
+
+def _class_probabilities(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
+    begin = module.config.features - module.class_weight.shape[1]
+    last = graph.op(
+        "Slice",
+        features,
+        graph.constant("head_begin", np.array([begin], dtype=np.int64)),
+        graph.constant("head_end", np.array([module.config.features], dtype=np.int64)),
+        graph.constant("head_axis", np.array([2], dtype=np.int64)),
+    )
+    product = graph.op("MatMul", last, graph.weight("inputs.class_weight", module.class_weight.T))
+    logits = graph.op("Add", product, graph.weight("inputs.class_bias", module.class_bias))
+    roots = graph.op("Sqrt", graph.op("Softmax", logits, axis=-1))
+    scale = graph.constant("class_scale", np.array(module.CLASS_SCALE, dtype=np.float32))
+    scaled: str = graph.op("Mul", roots, scale)
+    return scaled
+
+
+def captioner_step_model(captioner: Captioner) -> onnx.ModelProto:
+    """One step of log p(d|E) for ragged rows; see the contract in ``bundle.py``."""
+    graph, config = GraphBuilder("captioner_step"), captioner.config
+    graph.input("values", FLOAT, ("U", "K", config.inner))
+    graph.input("keys", FLOAT, ("U", "K", config.attention))
+    graph.input("unit", INT64, ("P",))
+    for state in ("h_in", "c_in"):
+        graph.input(state, FLOAT, ("P", config.hidden))
+    _row_inputs(graph)
+    graph.input("top", INT64, (1,))
+    _target_inputs(graph)
+    gated = _gated_context(graph, captioner)
+    weight = captioner.lstm.weight_ih
+    words, contexts = weight[:, : config.embedding], weight[:, config.embedding :]
+    context_gates = graph.op("MatMul", gated, graph.weight("lstm.weight_z", contexts.T))
+    gates = graph.op("Add", _recurrent_gates(graph, "lstm", captioner.lstm, "h_in"), context_gates)
+    row_gates = graph.op("Gather", gates, "parent", axis=0)
+    row_gates = graph.op("Add", row_gates, _token_gates(graph, captioner.embedding, words))
+    h = _lstm_cell(graph, row_gates, "c_in", ("h", "c"))
+    log_probs = _log_probs(graph, captioner.output, h)
+    graph.op("TopK", log_probs, "top", out=("log_prob", "next_token"), axis=1)
+    _target_log_prob(graph, log_probs, config.vocabulary)
+    graph.output("log_prob", FLOAT, ("R", "B"))
+    graph.output("next_token", INT64, ("R", "B"))
+    graph.output("target_log_prob", FLOAT, ("M",))
+    for state in ("h", "c"):
+        graph.output(state, FLOAT, ("R", config.hidden))
+    return graph.model()
+
+
+def _gated_context(graph: GraphBuilder, captioner: Captioner) -> str:
+    """Attention over the exemplars of each parent's unit, gated: (P, inner)."""
+    query = graph.linear("attend.query_to_hidden", captioner.attend.query_to_hidden, "h_in")
+    one = graph.constant("axis_one", np.array([1], dtype=np.int64))
+    last = graph.constant("axis_last", np.array([-1], dtype=np.int64))
+    keys = graph.op("Gather", "keys", "unit", axis=0)
+    energy = graph.op("Tanh", graph.op("Add", keys, graph.op("Unsqueeze", query, one)))
+    scores = graph.linear("attend.output", captioner.attend.output, energy)
+    weights = graph.op("Softmax", graph.op("Squeeze", scores, last), axis=-1)
+    values = graph.op("Gather", "values", "unit", axis=0)
+    context = graph.op("MatMul", graph.op("Unsqueeze", weights, one), values)
+    gate = graph.op("Sigmoid", graph.linear("feature_gate", captioner.feature_gate, "h_in"))
+    gated: str = graph.op("Mul", gate, graph.op("Squeeze", context, one))
+    return gated
+
+
+# --- language model --------------------------------------------------------------------------
+
+
+def lm_spec(lm: LanguageModel) -> LanguageModelSpec:
+    """A pair of states a layer."""
+    size = (lm.config.hidden,)
+    return LanguageModelSpec(
+        tuple(TensorSpec(f"{s}{i}", size) for i in range(lm.config.layers) for s in "hc")
+    )
+
+
+def lm_step_model(lm: LanguageModel) -> onnx.ModelProto:
+    """One step of log p(d) for ragged rows; see the contract in ``bundle.py``."""
+    graph, config = GraphBuilder("lm_step"), lm.config
+    for spec in lm_spec(lm).states:
+        graph.input(f"{spec.name}_in", FLOAT, ("P", config.hidden))
+    _row_inputs(graph)
+    _target_inputs(graph)
+    h = ""
+    for index, module in enumerate(lm.cells):
+        assert isinstance(module, nn.LSTMCell)
+        cell = f"cells.{index}"
+        gates = _recurrent_gates(graph, cell, module, f"h{index}_in")
+        gates = graph.op("Gather", gates, "parent", axis=0)
+        if index == 0:
+            addend = _token_gates(graph, lm.embedding, module.weight_ih)
+        else:
+            addend = graph.op("MatMul", h, graph.weight(f"{cell}.weight_ih", module.weight_ih.T))
+        gates = graph.op("Add", gates, addend)
+        h = _lstm_cell(graph, gates, f"c{index}_in", (f"h{index}", f"c{index}"))
+    _target_log_prob(graph, _log_probs(graph, lm.output, h), config.vocabulary)
+    graph.output("target_log_prob", FLOAT, ("M",))
+    for spec in lm_spec(lm).states:
+        graph.output(spec.name, FLOAT, ("R", config.hidden))
+    return graph.model()
+
+
+# --- parts of both ---------------------------------------------------------------------------
+
+
+def _row_inputs(graph: GraphBuilder) -> None:
+    graph.input("parent", INT64, ("R",))
+    graph.input("token", INT64, ("R",))
+
+
+def _target_inputs(graph: GraphBuilder) -> None:
+    graph.input("target_row", INT64, ("M",))
+    graph.input("target_token", INT64, ("M",))
+
+
+def _recurrent_gates(graph: GraphBuilder, name: str, cell: nn.LSTMCell, state: str) -> str:
+    """What an LSTM's gates get from the parent's state: (P, 4H), both biases included."""
+    product = graph.op("MatMul", state, graph.weight(f"{name}.weight_hh", cell.weight_hh.T))
+    biases = [graph.weight(f"{name}.{b}", getattr(cell, b)) for b in ("bias_hh", "bias_ih")]
+    gates: str = graph.op("Add", product, graph.op("Add", *biases))
+    return gates
+
+
+def _token_gates(graph: GraphBuilder, embedding: nn.Embedding, weight: torch.Tensor) -> str:
+    """What an LSTM's gates get from the token: (R, 4H), from a table that a session folds once."""
+    words = graph.weight("embedding.weight", embedding.weight)
+    table = graph.op("MatMul", words, graph.weight("embedding_to_gates.weight", weight.T))
+    gates: str = graph.op("Gather", table, "token", axis=0)
+    return gates
+
+
+def _lstm_cell(graph: GraphBuilder, gates: str, c_in: str, out: tuple[str, str]) -> str:
+    """The rest of an LSTM step for each row; PyTorch's order of gates. Returns the new h."""
+    parts = [f"{out[0]}_{gate}" for gate in ("input", "forget", "cell", "output")]
+    graph.op("Split", gates, out=parts, axis=1, num_outputs=4)
+    enter, forget, leave = (graph.op("Sigmoid", parts[i]) for i in (0, 1, 3))
+    old = graph.op("Gather", c_in, "parent", axis=0)
+    kept = graph.op("Mul", forget, old)
+    added = graph.op("Mul", enter, graph.op("Tanh", parts[2]))
+    c = graph.op("Add", kept, added, out=out[1])
+    h: str = graph.op("Mul", leave, graph.op("Tanh", c), out=out[0])
+    return h
+
+
+def _log_probs(graph: GraphBuilder, output: nn.Linear, h: str) -> str:
+    log_probs: str = graph.op("LogSoftmax", graph.linear("output", output, h), axis=-1)
+    return log_probs
+
+
+def _target_log_prob(graph: GraphBuilder, log_probs: str, vocabulary: int) -> None:
+    """Pick single entries; indices into the flat matrix also work when there are none."""
+    flat = graph.op("Reshape", log_probs, graph.constant("flat", np.array([-1], dtype=np.int64)))
+    width = graph.constant("vocabulary_size", np.array([vocabulary], dtype=np.int64))
+    index = graph.op("Add", graph.op("Mul", "target_row", width), "target_token")
+    graph.op("Gather", flat, index, out="target_log_prob", axis=0)

@@ -1,0 +1,159 @@
+"""PyTorch modules and their ONNX graphs give the same numbers, to 1e-4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+ort = pytest.importorskip("onnxruntime")
+
+from milan_onnx.export import onnx_export as export  # noqa: E402
+from milan_onnx.export.backbones import ClassHead, build_backbone  # noqa: E402
+from milan_onnx.export.captioner import Captioner, CaptionerConfig, Memory  # noqa: E402
+from milan_onnx.export.language_model import (  # noqa: E402
+    LanguageModel,
+    LanguageModelConfig,
+)
+
+TOLERANCE = 1e-4
+PAPER = CaptionerConfig(features=3904, vocabulary=300)
+PAPER_RESNET18 = CaptionerConfig(features=1024, vocabulary=50, embedding=16, hidden=32, attention=32)
+NARROW = CaptionerConfig(
+    features=60,
+    vocabulary=40,
+    embedding=8,
+    hidden=24,
+    attention=16,
+    projection=20,
+    classes=7,
+)
+CONFIGS = {"paper": PAPER, "paper-resnet18": PAPER_RESNET18, "default-form": NARROW}
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    values = session.run(None, feeds)
+    return dict(zip([output.name for output in session.get_outputs()], values, strict=True))
+
+
+def close(a: Any, b: Any) -> None:
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.fixture(params=CONFIGS, ids=list(CONFIGS))
+def captioner(request: pytest.FixtureRequest) -> Captioner:
+    torch.manual_seed(3)
+    config = CONFIGS[request.param]
+    module = Captioner(config, head_channels=12)
+    if module.inputs is not None:
+        module.inputs.set_statistics(torch.randn(60), torch.rand(60) + 0.5)
+        module.inputs.set_classifier(ClassHead(torch.randn(7, 12), torch.randn(7)))
+    export.round_weights(module.eval())
+    return module
+
+
+@torch.no_grad()
+def test_captioner_follows_pytorch_over_ragged_steps(captioner: Captioner) -> None:
+    rng = np.random.default_rng(0)
+    config = captioner.config
+    features = rng.standard_normal((3, 5, config.features)).astype(np.float32)
+    begun = run(export.captioner_init_model(captioner), {"features": features})
+    memory, h, c = captioner.begin(torch.from_numpy(features))
+    for name, value in {"values": memory.values, "keys": memory.keys, "h": h, "c": c}.items():
+        close(begun[name], value)
+    step = export.captioner_step_model(captioner)
+    context = {name: begun[name] for name in ("values", "keys")}
+    unit = np.arange(3)
+    state = {"h_in": begun["h"], "c_in": begun["c"]}
+    for rows, targets in ((3, 2), (8, 0), (11, 5)):
+        parent = np.sort(rng.integers(0, len(unit), rows))
+        token = rng.integers(0, config.vocabulary, rows)
+        target = rng.integers(0, rows, targets), rng.integers(0, config.vocabulary, targets)
+        top = np.array([4])
+        out = run(
+            step,
+            {
+                **context,
+                **state,
+                "unit": unit,
+                "parent": parent,
+                "token": token,
+                "top": top,
+                "target_row": target[0],
+                "target_token": target[1],
+            },
+        )
+        row_unit = unit[parent]
+        log_prob, h, c, _ = captioner.step(
+            torch.from_numpy(token),
+            Memory(memory.values[row_unit], memory.keys[row_unit]),
+            torch.from_numpy(state["h_in"][parent]),
+            torch.from_numpy(state["c_in"][parent]),
+        )
+        close(out["log_prob"], log_prob.topk(4).values)
+        close(np.take_along_axis(log_prob.numpy(), out["next_token"], 1), out["log_prob"])
+        close(out["target_log_prob"], log_prob[target[0], target[1]])
+        close(out["h"], h)
+        close(out["c"], c)
+        unit, state = row_unit, {"h_in": out["h"], "c_in": out["c"]}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_language_model_follows_pytorch_over_ragged_steps(layers: int) -> None:
+    torch.manual_seed(5)
+    rng = np.random.default_rng(0)
+    lm = LanguageModel(LanguageModelConfig(vocabulary=37, embedding=6, hidden=16, layers=layers))
+    export.round_weights(lm.eval())
+    model, names = export.lm_step_model(lm), [s.name for s in export.lm_spec(lm).states]
+    state = {name: np.zeros((2, 16), np.float32) for name in names}
+    for rows in (2, 7, 5):
+        parent = rng.integers(0, len(state["h0"]), rows)
+        token, target = rng.integers(0, 37, rows), rng.integers(0, 37, 3)
+        row = rng.integers(0, rows, 3)
+        feeds = {f"{name}_in": value for name, value in state.items()}
+        feeds |= {"parent": parent, "token": token, "target_row": row, "target_token": target}
+        out = run(model, feeds)
+        before = [
+            tuple(torch.from_numpy(state[f"{s}{i}"][parent]) for s in "hc") for i in range(layers)
+        ]
+        log_prob, after = lm.step(torch.from_numpy(token), before)
+        close(out["target_log_prob"], log_prob[row, target])
+        for index, (h, c) in enumerate(after):
+            close(out[f"h{index}"], h)
+            close(out[f"c{index}"], c)
+        state = {name: out[name] for name in names}
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet18"])
+@torch.no_grad()
+def test_encoder_follows_pytorch(name: str) -> None:
+    torch.manual_seed(1)
+    encoder = build_backbone(name).encoder
+    export.round_weights(encoder)
+    model = export.encoder_model(encoder)
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    out = run(model, {"images": images})
+    assert list(out) == list(encoder.names)
+    for map_, expected in zip(out.values(), encoder(torch.from_numpy(images)), strict=True):
+        close(map_, expected)
+    text = str(model)
+    assert "stack_trace" not in text
+    assert str(Path(export.__file__).parent) not in text
+
+
+def test_paper_dimensions() -> None:
+    """3904 features of a ResNet50 or 101, LSTM input 128 + 3904 (paper's code)."""
+    captioner = Captioner(PAPER)
+    assert captioner.inputs is None
+    assert captioner.lstm.weight_ih.shape == (2048, 4032)
+    assert export.captioner_spec(captioner, 15).contexts[0].shape == (-1, 3904)
