@@ -55,4 +55,4 @@ def _interpolate(values: Floats, size: int, axis: int) -> Floats:
     above = np.take(values, np.clip(low + 1, 0, source - 1).astype(np.int64), axis=axis)
     shape = [1] * values.ndim
     shape[axis] = size
-    return below + share.reshape(shape) * (above - below)
+    return np.asarray(below + share.reshape(shape) * (above - below), dtype=np.float32)

@@ -289,7 +289,7 @@ class _Bins:
         total = np.zeros(units, np.int64)
         np.add.at(total, unit, self.counts)
         through_unit = np.cumsum(total)[unit]
-        return through_unit - np.cumsum(self.counts)
+        return np.asarray(through_unit - np.cumsum(self.counts), dtype=np.int64)
 
     def between(self, rank: NDArray[np.int64]) -> Floats:
         """Within each bin the rank-th largest, its values taken as evenly spread."""
@@ -311,4 +311,4 @@ def _lowest_of_pattern(pattern: NDArray[np.int64]) -> Floats:
     """The smallest float32 of a pattern."""
     ordered = (pattern << BIN_SHIFT).astype(np.uint32)
     bits = np.where(ordered >> 31, ordered ^ np.uint32(1 << 31), ~ordered)
-    return bits.view(np.float32)
+    return np.asarray(bits.view(np.float32), dtype=np.float32)

@@ -70,4 +70,4 @@ class TopK:
 
 def ranking(scores: Floats, sums: Floats, ids: Ids) -> Ids:
     """Indices along the last axis from best to worst."""
-    return np.lexsort((ids, -sums, -scores), axis=-1)
+    return np.asarray(np.lexsort((ids, -sums, -scores), axis=-1), dtype=np.int64)

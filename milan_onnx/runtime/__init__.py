@@ -1,0 +1,24 @@
+"""ONNX Runtime at work: devices, sessions, the encoder, and the PMI beam search."""
+
+from milan_onnx.runtime.describer import Describer, Encoder, Hypothesis, search_options
+from milan_onnx.runtime.device import (
+    Device,
+    choose_device,
+    choose_threads,
+    installed_runtimes,
+    onnxruntime,
+)
+from milan_onnx.runtime.session import Session
+
+__all__ = [
+    "Describer",
+    "Device",
+    "Encoder",
+    "Hypothesis",
+    "Session",
+    "choose_device",
+    "choose_threads",
+    "installed_runtimes",
+    "onnxruntime",
+    "search_options",
+]

@@ -1,0 +1,169 @@
+"""A loaded bundle: images and masks in, described units out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx import bundle as contract
+from milan_onnx.bundle import Bundle, SearchDefaults
+from milan_onnx.errors import BundleError
+from milan_onnx.runtime import search as searching
+from milan_onnx.runtime.device import Device
+from milan_onnx.runtime.pooling import pool
+from milan_onnx.runtime.session import Session
+from milan_onnx.runtime.stepping import Captioner, LanguageModel
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One description of a unit, with its scores in nats."""
+
+    description: str
+    """The words."""
+
+    pmi: float
+    """log p(d|E) - λ log p(d)."""
+
+    log_p_given_exemplars: float
+    """log p(d|E)."""
+
+    log_p: float
+    """log p(d)."""
+
+
+class Describer:
+    """The captioner, the language model and the encoder of a bundle on a device."""
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
+        """Load the graphs. Raises BundleError where one does not load."""
+        self.bundle = bundle
+        self._device = device
+        self._threads = threads
+        manifest = bundle.manifest
+        self._captioner = Captioner(
+            manifest.captioner,
+            self._session(contract.CAPTIONER_INIT),
+            self._session(contract.CAPTIONER_STEP),
+        )
+        self._language_model = LanguageModel(
+            manifest.language_model, self._session(contract.LM_STEP)
+        )
+        self._tokenizer = _tokenizer(bundle)
+
+    def encoder(self) -> Encoder:
+        """The image encoder; loaded on demand, and freed with the returned object."""
+        return Encoder(self.bundle, self._session(contract.ENCODER))
+
+    def describe(
+        self,
+        features: Floats,
+        options: SearchDefaults | None = None,
+        *,
+        candidates: int = 5,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[list[Hypothesis]]:
+        """The best hypotheses of each unit, best first, as batches are done.
+
+        ``features``: float32 (U, K, F). Texts that read the same count once (the better one).
+        """
+        options = options or self.bundle.manifest.search
+        vocabulary = self.bundle.manifest.vocabulary
+        for start in range(0, len(features), searching.BATCH):
+            batch = features[start : start + searching.BATCH]
+            beams = searching.search(
+                self._captioner, self._language_model, batch, vocabulary, options
+            )
+            for unit in range(len(batch)):
+                yield self._hypotheses(beams, unit, candidates)
+            progress(len(batch))
+
+    def _hypotheses(
+        self, beams: searching.RankedBeams, unit: int, candidates: int
+    ) -> list[Hypothesis]:
+        found: dict[str, Hypothesis] = {}
+        for rank in range(beams.tokens.shape[1]):
+            if not np.isfinite(beams.pmi[unit, rank]) or len(found) == candidates:
+                break
+            text = self.text(beams.tokens[unit, rank])
+            found.setdefault(
+                text,
+                Hypothesis(
+                    text,
+                    float(beams.pmi[unit, rank]),
+                    float(beams.log_p_given_exemplars[unit, rank]),
+                    float(beams.log_p[unit, rank]),
+                ),
+            )
+        return list(found.values())
+
+    def text(self, tokens: NDArray[np.int64]) -> str:
+        """The words of token ids (length,), -1 after the end."""
+        words = [int(token) for token in tokens if token >= 0]
+        text: str = self._tokenizer.decode(words, skip_special_tokens=True)
+        return text.strip()
+
+    def _session(self, name: str) -> Session:
+        path = self.bundle.file(name)
+        return Session(
+            path.read_bytes(), self._device, self._threads, what=str(path), error=BundleError
+        )
+
+
+class Encoder:
+    """Features of exemplars: the backbone once an image, the pooling once a mask."""
+
+    def __init__(self, bundle: Bundle, session: Session) -> None:
+        self.spec = bundle.manifest.encoder
+        self._session = session
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square frames it takes, pixels."""
+        return self.spec.image_size
+
+    def maps(self, frames: NDArray[np.uint8]) -> list[Floats]:
+        """Feature maps of frames uint8 (N,S,S,3): one float32 (N,C,h,w) a level."""
+        names = [level.name for level in self.spec.levels]
+        return self._session.run({self.spec.input: frames}, names)
+
+    def pool(self, maps: list[Floats], image: int, masks: NDArray[np.bool_]) -> Floats:
+        """Features float32 (n, F) of one of the images under masks bool (n,S,S)."""
+        return pool([level[image] for level in maps], masks, self.spec.mask_resize)
+
+
+def search_options(
+    bundle: Bundle,
+    *,
+    beam_size: int | None = None,
+    pmi_weight: float | None = None,
+    length: int | None = None,
+) -> SearchDefaults:
+    """The bundle's search settings with what the user set."""
+    options = bundle.manifest.search
+    if beam_size is not None:
+        options = replace(options, beam_size=beam_size)
+    if pmi_weight is not None:
+        options = replace(options, pmi_weight=pmi_weight)
+    if length is not None:
+        options = replace(options, length=length)
+    return options
+
+
+def _tokenizer(bundle: Bundle) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    path = bundle.file(contract.TOKENIZER)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise BundleError(f"{path} is not a tokenizer: {error}") from error

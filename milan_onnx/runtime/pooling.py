@@ -1,0 +1,112 @@
+"""Masked average pooling of the encoder's maps (MILAN appendix; the backbone never sees the mask).
+
+The feature of an exemplar at a level is the average of the level's map under the exemplar's mask,
+the mask being resized to the map first. For one image and many masks it is a matrix product.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.errors import MilanError
+from milan_onnx.runtime.device import Device
+from milan_onnx.runtime.session import Session
+
+Floats = NDArray[np.float32]
+MaskResize = Literal["area", "bilinear"]
+
+# A single row would take another kernel, with other last bits.
+ROWS = 16
+
+
+def pool(maps: Sequence[Floats], masks: NDArray[np.bool_], resize: MaskResize) -> Floats:
+    """Features of one image's exemplars.
+
+    ``maps``: one (C, h, w) a level; ``masks``: bool (n, S, S). Returns float32 (n, sum of C).
+    A mask that is empty at a level gives zeros there.
+    """
+    parts = []
+    for level in maps:
+        weights = resize_masks(masks, level.shape[1], level.shape[2], resize)
+        parts.append(_product(normalise(weights), level.reshape(level.shape[0], -1)))
+    return np.concatenate(parts, axis=1)
+
+
+def resize_masks(masks: NDArray[np.bool_], height: int, width: int, resize: MaskResize) -> Floats:
+    """0/1 masks (n, S, S) as float32 weights (n, height, width)."""
+    if resize == "area" and masks.shape[1] % height == 0 and masks.shape[2] % width == 0:
+        return _block_mean(masks, height, width)
+    rows = resize_matrix(masks.shape[1], height, resize)
+    columns = resize_matrix(masks.shape[2], width, resize)
+    resized: NDArray[np.float64] = rows @ masks.astype(np.float64) @ columns.T
+    return resized.astype(np.float32)
+
+
+def normalise(weights: Floats) -> Floats:
+    """Weights (n, h, w) that sum to one each, as rows (n, h*w); all zeros stay zeros."""
+    flat = weights.reshape(len(weights), -1)
+    total = flat.sum(axis=1, keepdims=True)
+    return np.divide(flat, total, out=np.zeros_like(flat), where=total > 0)
+
+
+def resize_matrix(source: int, target: int, resize: MaskResize) -> NDArray[np.float64]:
+    """The linear map (target, source) of a resize along one axis, half-pixel centres.
+
+    ``area`` averages the covered source pixels; ``bilinear`` takes the two nearest, clamped.
+    """
+    matrix = np.zeros((target, source))
+    scale = source / target
+    for row in range(target):
+        if resize == "area":
+            edges = np.clip([row * scale, (row + 1) * scale], 0, source)
+            pixels = np.arange(source)
+            overlap = np.minimum(pixels + 1, edges[1]) - np.maximum(pixels, edges[0])
+            matrix[row] = np.maximum(overlap, 0) / scale
+        else:
+            place = max((row + 0.5) * scale - 0.5, 0.0)
+            low = min(int(place), source - 1)
+            matrix[row, low] += 1 - (place - low)
+            matrix[row, min(low + 1, source - 1)] += place - low
+    return matrix
+
+
+def _block_mean(masks: NDArray[np.bool_], height: int, width: int) -> Floats:
+    count, rows, columns = masks.shape
+    blocks = masks.reshape(count, height, rows // height, width, columns // width)
+    area = (rows // height) * (columns // width)
+    return np.asarray(blocks.sum(axis=(2, 4), dtype=np.int32) / area, dtype=np.float32)
+
+
+def _product(weights: Floats, values: Floats) -> Floats:
+    """weights (n, P) times values (C, P) transposed: (n, C)."""
+    padded = np.zeros((-(-len(weights) // ROWS) * ROWS, weights.shape[1]), np.float32)
+    padded[: len(weights)] = weights
+    columns = np.ascontiguousarray(values.T)
+    product: Floats = _matmul().run({"a": padded, "b": columns})[0]
+    return product[: len(weights)]
+
+
+@functools.cache
+def _matmul() -> Session:
+    """A matrix product whose rows do not depend on one another.
+
+    NumPy's BLAS gives other last bits by the number of rows and threads; ONNX Runtime's kernels
+    on one thread do not (benchmarks/determinism.py).
+    """
+    from onnx import TensorProto, helper
+
+    shapes = {"a": ["n", "p"], "b": ["p", "c"], "c": ["n", "c"]}
+    info = {
+        n: helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()
+    }
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "product", [info["a"], info["b"]], [info["c"]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return Session(
+        bytes(model.SerializeToString()), Device("cpu"), 1, what="pooling", error=MilanError
+    )
