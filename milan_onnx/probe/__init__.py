@@ -1,0 +1,34 @@
+"""Probe images: where they come from, how they are decoded, and how they reach the network."""
+
+from milan_onnx.probe.base import Loaded, ProbeSet
+from milan_onnx.probe.decode import Decoded, Unusable, decode
+from milan_onnx.probe.loader import (
+    Batch,
+    Converted,
+    Loader,
+    Skipped,
+    default_workers,
+    describe_skips,
+    frames,
+    probe_digest,
+)
+from milan_onnx.probe.sources import open_probe
+from milan_onnx.probe.synthetic import SyntheticProbe
+
+__all__ = [
+    "Batch",
+    "Converted",
+    "Decoded",
+    "Loaded",
+    "Loader",
+    "ProbeSet",
+    "Skipped",
+    "SyntheticProbe",
+    "Unusable",
+    "decode",
+    "default_workers",
+    "describe_skips",
+    "frames",
+    "open_probe",
+    "probe_digest",
+]

@@ -1,0 +1,146 @@
+"""What a probe set is: a numbered list of images, read by number, from any thread."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from milan_onnx.files import sha256_bytes
+from milan_onnx.probe.decode import Unusable, decode
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+)
+
+# Encoded bytes of one image; nothing larger is ever read into memory.
+MAX_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image, ready to be framed."""
+
+    image: Image.Image
+    """RGB."""
+
+    converted: str
+    """What had to be changed to make it 8-bit RGB, or '' when nothing."""
+
+    digest: str
+    """SHA-256 of the bytes that were read, hexadecimal."""
+
+
+class ProbeSet(ABC):
+    """Images by number; the number (position in ``names``) is the image's id everywhere.
+
+    ``read``, ``load`` and ``image`` may be called from several threads at once. They raise
+    ``Unusable`` for an image that cannot be had.
+    """
+
+    name: str
+    """For people: 'folder photos', 'built-in synthetic set'."""
+
+    source: str
+    """For the manifest: the path as it was given, or 'synthetic:1000:seed0'."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Relative POSIX names; the index is the image id."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of an image (of a drawn one, its raw RGB pixels)."""
+
+    def load(self, index: int) -> Loaded:
+        """Decode one image."""
+        data = self.read(index)
+        decoded = decode(data)
+        return Loaded(decoded.image, decoded.converted, sha256_bytes(data))
+
+    def image(self, index: int) -> Image.Image:
+        """One image as RGB."""
+        return self.load(index).image
+
+    def close(self) -> None:
+        """Let go of open files. A closed set opens them again when it is read."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class PickedProbe(ProbeSet):
+    """Some images of another probe set, evenly spaced so that every subfolder has its share."""
+
+    def __init__(self, probe: ProbeSet, count: int) -> None:
+        total = len(probe)
+        self._probe = probe
+        self._indices = [i * total // count for i in range(count)]
+        self._names = [probe.names[i] for i in self._indices]
+        self.name = f"{probe.name} ({count} of {total} images, evenly spaced)"
+        self.source = probe.source
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def read(self, index: int) -> bytes:
+        return self._probe.read(self._indices[index])
+
+    def load(self, index: int) -> Loaded:
+        return self._probe.load(self._indices[index])
+
+    def close(self) -> None:
+        self._probe.close()
+
+
+class JoinedProbe(ProbeSet):
+    """Several probe sets one after another (the shards of a WebDataset)."""
+
+    def __init__(self, probes: Sequence[ProbeSet], prefixes: Sequence[str], source: str) -> None:
+        self._probes = list(probes)
+        self._where = [(p, i) for p in self._probes for i in range(len(p))]
+        self._names = [
+            f"{prefix}/{name}"
+            for prefix, probe in zip(prefixes, self._probes, strict=True)
+            for name in probe.names
+        ]
+        self.name = f"{len(self._probes)} shards {source}"
+        self.source = source
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def read(self, index: int) -> bytes:
+        probe, inner = self._where[index]
+        return probe.read(inner)
+
+    def close(self) -> None:
+        for probe in self._probes:
+            probe.close()
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a relative POSIX name is one of a photo: known suffix, nothing hidden on the way."""
+    parts = name.split("/")
+    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        return False
+    return any(parts[-1].lower().endswith(suffix) for suffix in SUFFIXES)
+
+
+def clean_name(name: str) -> str:
+    """A file name as printable text, whatever bytes the disk or the archive holds."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def too_large(size: int) -> Unusable:
+    """The reason for a file that is over ``MAX_BYTES``."""
+    return Unusable(f"a file of {size >> 20} MiB is over the limit of {MAX_BYTES >> 20} MiB")
