@@ -1,3 +1,84 @@
-"""milan-onnx: natural language descriptions of the units of a vision network, without torch."""
+"""milan-onnx: natural language descriptions of the units of a vision network, without torch.
+
+    import milan_onnx
+
+    run = milan_onnx.describe("model.onnx", layers="conv5", images="photos/", out="run/")
+    for label in run.labels:
+        print(label.layer, label.unit, label.description, label.pmi)
+
+Names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "Choice",
+    "Console",
+    "DescribeOptions",
+    "Geometry",
+    "LayerExemplars",
+    "MilanError",
+    "Run",
+    "UnitLabel",
+    "describe",
+    "list_layers",
+    "load_bundle",
+    "load_run",
+    "load_subject",
+    "open_probe",
+    "write_run_report",
+]
+
+_HOMES = {
+    "Bundle": ("milan_onnx.bundle", "Bundle"),
+    "Choice": ("milan_onnx.choice", "Choice"),
+    "Console": ("milan_onnx.progress", "Console"),
+    "DescribeOptions": ("milan_onnx.describing", "DescribeOptions"),
+    "Geometry": ("milan_onnx.geometry", "Geometry"),
+    "LayerExemplars": ("milan_onnx.exemplars", "LayerExemplars"),
+    "MilanError": ("milan_onnx.errors", "MilanError"),
+    "Run": ("milan_onnx.run", "Run"),
+    "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
+    "describe": ("milan_onnx.describing", "describe"),
+    "list_layers": ("milan_onnx.subject", "list_layers"),
+    "load_bundle": ("milan_onnx.bundle", "load_bundle"),
+    "load_run": ("milan_onnx.run", "load_run"),
+    "load_subject": ("milan_onnx.subject", "load"),
+    "open_probe": ("milan_onnx.probe", "open_probe"),
+    "write_run_report": ("milan_onnx.reporting", "write_run_report"),
+}
+
+if TYPE_CHECKING:
+    from milan_onnx.bundle import Bundle as Bundle
+    from milan_onnx.bundle import load_bundle as load_bundle
+    from milan_onnx.choice import Choice as Choice
+    from milan_onnx.describing import DescribeOptions as DescribeOptions
+    from milan_onnx.describing import describe as describe
+    from milan_onnx.errors import MilanError as MilanError
+    from milan_onnx.exemplars import LayerExemplars as LayerExemplars
+    from milan_onnx.geometry import Geometry as Geometry
+    from milan_onnx.labels import UnitLabel as UnitLabel
+    from milan_onnx.probe import open_probe as open_probe
+    from milan_onnx.progress import Console as Console
+    from milan_onnx.reporting import write_run_report as write_run_report
+    from milan_onnx.run import Run as Run
+    from milan_onnx.run import load_run as load_run
+    from milan_onnx.subject import list_layers as list_layers
+    from milan_onnx.subject import load as load_subject
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'milan_onnx' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,9 +26,6 @@ from milan_onnx.exemplars.topk import TopK
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Images = NDArray[np.uint8]
-Runner = Callable[[Images], Sequence[Floats]]
-"""Frames uint8 (B,H,W,3) to activations float32 (B,U,h,w), one a layer."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,7 @@ class LayerScan:
 
 
 def scan(
-    batches: Iterable[tuple[Ids, Images]],
-    run: Runner,
+    batches: Iterable[tuple[Ids, Sequence[Floats]]],
     layers: Sequence[str],
     images: int,
     options: ScanOptions,
@@ -116,13 +112,12 @@ def scan(
 ) -> list[LayerScan]:
     """Scan all layers in one pass.
 
-    ``batches`` gives image ids (B,) and frames uint8 (B,H,W,3); ``images`` is the most there can
-    be; ``progress`` is told how many images each batch had.
+    ``batches`` gives image ids (B,) and each layer's activations float32 (B,U,h,w); ``images`` is
+    the most there can be; ``progress`` is told how many images each batch had.
     Raises SubjectError where a layer gives NaN.
     """
     scans: list[LayerScan] = []
-    for ids, frames in batches:
-        outputs = run(frames)
+    for ids, outputs in batches:
         if not scans:
             shapes = [(out.shape[1], out.shape[2], out.shape[3]) for out in outputs]
             methods = choose_methods(shapes, images, options)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.errors import RunError
 from milan_onnx.exemplars.quantile import Method
-from milan_onnx.files import write_bytes, write_json
+from milan_onnx.files import unwritable, write_bytes, write_json
 
 Floats = NDArray[np.float32]
 
@@ -88,7 +88,10 @@ def save_layers(folder: Path, layers: Sequence[LayerExemplars]) -> None:
     """Write the store: a folder a layer."""
     for index, layer in enumerate(layers):
         place = folder / layer_folder(index, layer.layer)
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(place, error) from error
         for name in ARRAYS:
             write_bytes(place / f"{name}.npy", _npy(getattr(layer, name)))
         facts = {"layer": layer.layer, "images": layer.images, "method": layer.method}

@@ -8,7 +8,7 @@ from milan_onnx.runtime.device import (
     installed_runtimes,
     onnxruntime,
 )
-from milan_onnx.runtime.session import Session
+from milan_onnx.runtime.session import Session, in_order
 
 __all__ = [
     "Describer",
@@ -18,6 +18,7 @@ __all__ = [
     "Session",
     "choose_device",
     "choose_threads",
+    "in_order",
     "installed_runtimes",
     "onnxruntime",
     "search_options",

@@ -15,7 +15,7 @@ from milan_onnx.errors import BundleError
 from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.pooling import pool
-from milan_onnx.runtime.session import Session
+from milan_onnx.runtime.session import Session, in_order
 from milan_onnx.runtime.stepping import Captioner, LanguageModel
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ class Hypothesis:
 class Describer:
     """The captioner, the language model and the encoder of a bundle on a device."""
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
-        """Load the graphs. Raises BundleError where one does not load."""
+    def __init__(self, bundle: Bundle, device: Device, threads: int = 1) -> None:
+        """Load the graphs; ``threads`` batches of units are searched at once.
+
+        Raises BundleError where a graph does not load.
+        """
         self.bundle = bundle
         self._device = device
         self._threads = threads
@@ -74,18 +77,21 @@ class Describer:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each unit, best first, as batches are done.
 
-        ``features``: float32 (U, K, F). Texts that read the same count once (the better one).
+        ``features``: float32 (U, K, F). Texts that read the same count once (the better one), empty ones not at all.
         """
         options = options or self.bundle.manifest.search
         vocabulary = self.bundle.manifest.vocabulary
-        for start in range(0, len(features), searching.BATCH):
-            batch = features[start : start + searching.BATCH]
-            beams = searching.search(
-                self._captioner, self._language_model, batch, vocabulary, options
-            )
+        starts = range(0, len(features), searching.BATCH)
+        batches = (features[start : start + searching.BATCH] for start in starts)
+
+        def work(batch: Floats) -> searching.RankedBeams:
+            models = (self._captioner, self._language_model)
+            return searching.search(*models, batch, vocabulary, options)
+
+        for batch, beams in in_order(work, batches, self._threads):
+            progress(len(batch))
             for unit in range(len(batch)):
                 yield self._hypotheses(beams, unit, candidates)
-            progress(len(batch))
 
     def _hypotheses(
         self, beams: searching.RankedBeams, unit: int, candidates: int
@@ -95,6 +101,8 @@ class Describer:
             if not np.isfinite(beams.pmi[unit, rank]) or len(found) == candidates:
                 break
             text = self.text(beams.tokens[unit, rank])
+            if not text:  # stopped at once: says nothing
+                continue
             found.setdefault(
                 text,
                 Hypothesis(
@@ -114,9 +122,7 @@ class Describer:
 
     def _session(self, name: str) -> Session:
         path = self.bundle.file(name)
-        return Session(
-            path.read_bytes(), self._device, self._threads, what=str(path), error=BundleError
-        )
+        return Session(path.read_bytes(), self._device, what=str(path), error=BundleError)
 
 
 class Encoder:

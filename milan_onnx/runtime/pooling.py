@@ -43,17 +43,19 @@ def resize_masks(masks: NDArray[np.bool_], height: int, width: int, resize: Mask
         return _block_mean(masks, height, width)
     rows = resize_matrix(masks.shape[1], height, resize)
     columns = resize_matrix(masks.shape[2], width, resize)
-    resized: NDArray[np.float64] = rows @ masks.astype(np.float64) @ columns.T
-    return resized.astype(np.float32)
+    return np.asarray(rows @ masks.astype(np.float64) @ columns.T, dtype=np.float32)
 
 
 def normalise(weights: Floats) -> Floats:
     """Weights (n, h, w) that sum to one each, as rows (n, h*w); all zeros stay zeros."""
     flat = weights.reshape(len(weights), -1)
     total = flat.sum(axis=1, keepdims=True)
-    return np.divide(flat, total, out=np.zeros_like(flat), where=total > 0)
+    shares = np.zeros_like(flat)
+    np.divide(flat, total, out=shares, where=total > 0)
+    return shares
 
 
+@functools.cache
 def resize_matrix(source: int, target: int, resize: MaskResize) -> NDArray[np.float64]:
     """The linear map (target, source) of a resize along one axis, half-pixel centres.
 
@@ -108,5 +110,5 @@ def _matmul() -> Session:
     graph = helper.make_graph([node], "product", [info["a"], info["b"]], [info["c"]])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return Session(
-        bytes(model.SerializeToString()), Device("cpu"), 1, what="pooling", error=MilanError
+        bytes(model.SerializeToString()), Device("cpu"), what="pooling", error=MilanError
     )

@@ -82,7 +82,7 @@ def test_scan_of_two_layers_does_not_depend_on_batches() -> None:
         batches = [
             (np.arange(s, min(s + size, 50)), frames[s : s + size]) for s in range(0, 50, size)
         ]
-        return scan(batches, run, ["a", "b"], 60, ScanOptions(exemplars=5))
+        return scan(batches, ["a", "b"], 60, ScanOptions(exemplars=5))
 
     for one, other in zip(results(7), results(32), strict=True):
         left, right = one.result(), other.result()

@@ -1,0 +1,52 @@
+"""Rows on stdout: aligned for a person at a terminal, tab-separated for a program."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+
+from milan_onnx.labels import UnitLabel
+from milan_onnx.progress import Console, Quiet
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows with a header; empty cells for None."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in (header, *cells):
+            print("\t".join(line))
+        return
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    for line in (header, *cells):
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+class LabelTable:
+    """Prints labels as they come."""
+
+    def __init__(self, console: Console | Quiet) -> None:
+        self._console = console
+        self._terminal = sys.stdout.isatty()
+        self._begun = False
+
+    def __call__(self, label: UnitLabel) -> None:
+        """Print one label."""
+        if self._terminal:
+            self._console.clear()
+        if not self._begun:
+            self._begun = True
+            self._print("layer", "unit", "pmi", "description", "flags")
+        pmi = "" if label.pmi is None else f"{label.pmi:.2f}"
+        text = label.description or "-"
+        self._print(label.layer, str(label.unit), pmi, text, " ".join(label.flags))
+
+    def _print(self, layer: str, unit: str, pmi: str, text: str, flags: str) -> None:
+        if not self._terminal:
+            print("\t".join((layer, unit, pmi, text, flags)))
+            return
+        line = f"{layer[-24:]:<24} {unit:>5} {pmi:>7}  {text}"
+        if flags:
+            line += f"  [{flags}]"
+        print(line[: shutil.get_terminal_size().columns], flush=True)

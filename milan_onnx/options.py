@@ -1,0 +1,82 @@
+"""How a run is made: the settings of `milan_onnx.describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from milan_onnx.errors import UsageError
+from milan_onnx.subject import Kind
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """How a run is made; every field has the paper's value or an automatic choice as default."""
+
+    exemplars: int = 15
+    """k, images kept a unit (paper: 15)."""
+
+    quantile: float = 0.99
+    """Level of the activation threshold (paper: 0.99)."""
+
+    beam_size: int | None = None
+    """Hypotheses of the search; None: the bundle's (paper: 50)."""
+
+    pmi_weight: float | None = None
+    """λ of log p(d|E) - λ log p(d); None: the bundle's (paper: 0.2)."""
+
+    candidates: int = 5
+    """Descriptions kept a unit, the best one included."""
+
+    limit: int | None = None
+    """Use only so many of the photos, evenly spaced; None: all."""
+
+    synthetic: int = 1000
+    """Images of the built-in probe set, where no photos are given."""
+
+    seed: int = 0
+    """Seed of the built-in probe set."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    threads: int | None = None
+    """Batches in flight and decoding threads; None: the processors this process may use."""
+
+    batch_size: int | None = None
+    """Photos run at once; None: by device. Changes no result."""
+
+    tail_memory: int = 512 << 20
+    """Bytes for the exact quantile's buffers; beyond it the bounded histogram takes over."""
+
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides for `milan_onnx.subject.choose_preprocessing`: resize, crop, mean, std, ..."""
+
+    layout: Kind | None = None
+    """What the axes of the layers mean, where the graph misleads; None: inferred."""
+
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the model's inputs that are no image."""
+
+    report: bool = True
+    """Write report.html."""
+
+    overwrite: bool = False
+    """Replace a run that is already there."""
+
+    def check(self) -> None:
+        """Refuse numbers that make no sense, before any work. Raises UsageError."""
+        wrong = {
+            "exemplars": self.exemplars < 1,
+            "quantile": not 0 < self.quantile < 1,
+            "beam": self.beam_size is not None and self.beam_size < 1,
+            "candidates": self.candidates < 1,
+            "limit": self.limit is not None and self.limit < 1,
+            "synthetic": self.synthetic < 1,
+            "batch-size": self.batch_size is not None and self.batch_size < 1,
+            "tail-memory": self.tail_memory < 0,
+        }
+        for name, bad in wrong.items():
+            if bad:
+                raise UsageError(f"the value of --{name} is out of range", hint="see --help")

@@ -1,0 +1,128 @@
+"""The report of a run: what the page shows, taken from the run and its photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.errors import RunError
+from milan_onnx.exemplars import exemplar_masks
+from milan_onnx.geometry import Geometry
+from milan_onnx.labels import ReportRun, ReportSize, write_report
+from milan_onnx.probe import ProbeSet, frames, open_probe
+from milan_onnx.progress import Reporter, Silent
+from milan_onnx.run import Run
+
+
+def write_run_report(
+    path: Path, run: Run, say: Reporter | None = None, *, images: Path | None = None
+) -> ReportSize:
+    """Write the report of a run as one HTML file.
+
+    ``images``: the photos, where they are no longer where the run found them.
+    Raises RunError when the photos are not those of the run, ProbeError when they cannot be read.
+    """
+    probe = _probe(run, images)
+    size = write_report(path, run=_report_run(run, probe))
+    (say or Silent()).note(
+        f"report: {size.units} units, {size.images} photos, {size.bytes / 1e6:.1f} MB"
+    )
+    return size
+
+
+def _probe(run: Run, images: Path | None) -> ProbeSet:
+    options, source = run.manifest["options"], run.manifest["environment"]["images"]
+    synthetic = source.startswith("synthetic:") and images is None
+    place = None if synthetic else (images or Path(source))
+    if place is not None and not place.exists():
+        raise RunError(
+            f"the photos of this run are not at {place}", hint="say where they are with --images"
+        )
+    probe = open_probe(
+        place,
+        limit=options["limit"],
+        synthetic=options["synthetic"],
+        seed=options["seed"],
+    )
+    for label in run.labels:
+        for exemplar in label.exemplars:
+            if exemplar.image >= len(probe) or probe.names[exemplar.image] != exemplar.name:
+                raise RunError(
+                    f"{place} holds other photos than this run's: image {exemplar.image} was "
+                    f"{exemplar.name}",
+                    hint="say where they are with --images",
+                )
+    return probe
+
+
+def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
+    layers = {layer.layer: layer for layer in run.layers}
+    geometry = _geometry(run)
+
+    def mask(layer: str, unit: int, rank: int, size: int) -> NDArray[np.bool_]:
+        store = layers[layer]
+        level = store.thresholds[unit : unit + 1]
+        masks = exemplar_masks(store.maps[unit, rank][None], level, size, size)
+        return np.asarray(masks[0], dtype=np.bool_)
+
+    def views(ids: Sequence[int], side: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        height, width = geometry.size
+        scale = side / max(height, width)
+        view = geometry.scaled(max(1, round(height * scale)), max(1, round(width * scale)))
+        return frames(probe, ids, view)
+
+    return ReportRun(
+        title=run.manifest["model"]["name"],
+        facts=_facts(run),
+        layers=tuple(layers),
+        labels=run.labels,
+        mask=mask,
+        frames=views,
+        warnings=_warnings(run),
+    )
+
+
+def _geometry(run: Run) -> Geometry:
+    value = run.manifest["preprocessing"]["geometry"]
+    resize, output = value["resize"], value["output"]
+    return Geometry(
+        crop=(value["crop"][0], value["crop"][1]),
+        resize=tuple(resize) if isinstance(resize, list) else resize,
+        interpolation=value["interpolation"],
+        output=tuple(output) if output else None,
+    )
+
+
+def _facts(run: Run) -> dict[str, str]:
+    manifest = run.manifest
+    search, probe, bundle = manifest["search"], manifest["probe"], manifest["bundle"]
+    skipped = f", {len(probe['skipped'])} skipped" if probe["skipped"] else ""
+    return {
+        "Model": f"{manifest['model']['name']} (sha256 {manifest['model']['sha256'][:12]})",
+        "Layers": ", ".join(_layer_fact(layer) for layer in manifest["layers"]),
+        "Probe images": f"{probe['name']}, {probe['usable']} used{skipped}",
+        "Exemplars": f"{manifest['options']['exemplars']} a unit, "
+        f"threshold at the {manifest['options']['quantile']:g} quantile",
+        "Captioner": f"{bundle['name']} {bundle['version']} (sha256 {bundle['sha256'][:12]})",
+        "Search": f"beam {search['beam_size']}, λ {search['pmi_weight']:g}",
+        "Device": manifest["environment"]["device"],
+        "Made by": f"milan-onnx {manifest['milan_onnx']}",
+    }
+
+
+def _layer_fact(layer: dict[str, object]) -> str:
+    name = layer["module"] or layer["tensor"]
+    grid = layer["grid"]
+    return f"{name} ({layer['units']} units, {'×'.join(map(str, grid))})"  # type: ignore[call-overload]
+
+
+def _warnings(run: Run) -> tuple[str, ...]:
+    if run.manifest["environment"]["images"].startswith("synthetic:"):
+        return (
+            "These labels come from the built-in synthetic images: good to see that it works, "
+            "too narrow to trust. Give your own photos with --images.",
+        )
+    return ()
