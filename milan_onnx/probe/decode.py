@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 64_000_000
 
 # Pillow has readers that start other programs (EPS) or are rarely looked at; files do not choose.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 

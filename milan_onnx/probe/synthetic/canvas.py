@@ -85,6 +85,12 @@ def vary(rng: Rng, rgb: Rgb, amount: int = 14) -> Rgb:
     return r, g, b
 
 
+def shades(rng: Rng, rgb: Rgb, count: int, spread: float, amount: int = 16) -> list[Rgb]:
+    """``count`` variations of a colour, of few distinct ones: for drawings of many small parts."""
+    tones = [tint(vary(rng, rgb, amount), float(rng.uniform(-spread, spread))) for _ in range(24)]
+    return [tones[k] for k in rng.integers(0, 24, count).tolist()]
+
+
 def contrasting(rng: Rng, first: str) -> str:
     """The name of a colour that stands out from another."""
     a = np.array(COLOURS[first], np.float32)
@@ -125,17 +131,19 @@ def ramp(values: Field, *stops: Rgb) -> Image.Image:
 
     steps = np.linspace(0, 255, len(stops))
     table = np.stack([np.interp(np.arange(256), steps, c) for c in zip(*stops, strict=True)], 1)
-    index = np.clip(values * 255, 0, 255).astype(np.uint8)
-    return Image.fromarray(np.rint(table).astype(np.uint8)[index])
+    index = Image.fromarray(np.clip(values * 255, 0, 255).astype(np.uint8))
+    lookups = np.rint(table).astype(int).T.tolist()
+    return Image.merge("RGB", [index.point(lookup) for lookup in lookups])
 
 
 def shaded(image: Image.Image, field: Field, strength: float) -> Image.Image:
     """Lighten and darken an image by a field of 0..1 around its middle."""
     from PIL import Image
 
-    factor = 1 + (field - 0.5) * np.float32(2 * strength)
-    pixels = np.asarray(image, np.float32) * factor[..., None]
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    # Fixed point with seven bits after the point: several times faster than floats.
+    factor = (128.5 + (field - 0.5) * (256 * strength)).astype(np.uint16)
+    pixels = np.asarray(image, np.uint16) * factor[..., None] >> 7
+    return Image.fromarray(np.minimum(pixels, 255).astype(np.uint8))
 
 
 def grained(rng: Rng, image: Image.Image, amount: float = 0.03) -> Image.Image:

@@ -30,9 +30,6 @@ ROUND: tuple[Family, ...] = (
     patterns.solid, scenes.thing, text.poster, textures.surface, scenes.scene,
 )  # fmt: skip
 
-# Changing any drawing changes this, so that runs on other drawings are told apart.
-VERSION = 1
-
 
 class SyntheticProbe(ProbeSet):
     """``count`` drawn images of ``size`` by ``size`` pixels.

@@ -205,19 +205,24 @@ def ball(rng: Rng, k: int) -> Recipe:
 def _lit_ball(image: Image.Image, cx: float, cy: float, radius: float, rgb: Rgb) -> Image.Image:
     from PIL import Image as Pil
 
-    y, x = axes(image.width)
-    u, v = (x - np.float32(cx)) / np.float32(radius), (y - np.float32(cy)) / np.float32(radius)
-    inside = u * u + v * v
-    edge = np.clip((1 - inside) * np.float32(image.width * radius / 4), 0, 1)
-    light = np.exp(-((u + np.float32(0.35)) ** 2 + (v + np.float32(0.4)) ** 2) * np.float32(1.3))
-    glint = np.clip(light * 8 - np.float32(7), 0, 1)
-    below = (v - np.float32(0.95)) * np.float32(3.2)
-    shadow = np.exp(-((u * np.float32(0.95)) ** 2 + below**2)) * np.float32(0.55)
-    pixels = np.asarray(image, np.float32) * (1 - shadow)[..., None]
-    body = np.array(rgb, np.float32) * (np.float32(0.3) + light * np.float32(0.9))[..., None]
-    body = body + glint[..., None] * np.float32(120)
-    mixed = pixels * (1 - edge)[..., None] + body * edge[..., None]
-    return Pil.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+    size = image.width
+    pixels = np.asarray(image).copy()
+    # Only the square around the ball and its shadow is worked on.
+    x0, x1, y0, y1 = (
+        min(size, max(0, round((centre + reach * radius + 1) * size / 2)))
+        for centre, reach in ((cx, -1.9), (cx, 1.9), (cy, -1.1), (cy, 1.7))
+    )
+    part = (slice(y0, y1), slice(x0, x1))
+    y, x = axes(size)
+    u, v = (x[part] - np.float32(cx)) / radius, (y[part] - np.float32(cy)) / radius
+    edge = np.clip((1 - u * u - v * v) * (size * radius / 4), 0, 1)[..., None]
+    light = np.exp(-((u + 0.35) ** 2 + (v + 0.4) ** 2) * 1.3)
+    glint = np.clip(light * 8 - 7, 0, 1)[..., None]
+    shadow = np.exp(-(u * u + ((v - 0.95) * 3.2) ** 2))[..., None] * 0.55
+    body = np.array(rgb, np.float32) * (light * 0.9 + 0.3)[..., None] + glint * 120
+    mixed = pixels[part] * (1 - shadow) * (1 - edge) + body * edge
+    pixels[part] = np.clip(mixed, 0, 255).astype(np.uint8)
+    return Pil.fromarray(pixels)
 
 
 def lines(rng: Rng, k: int) -> Recipe:

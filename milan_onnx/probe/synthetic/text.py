@@ -330,17 +330,19 @@ def _columns(rng: Rng, image: Image.Image, ink: Rgb, columns: int, lines_in: int
 
     unit, step = image.width / 100, 80 / lines_in
     face = font(max(6, round(step * 0.72 * unit)))
+    lengths = [face.getlength(word + " ") for word in PROSE]
     draw = ImageDraw.Draw(image)
     width = (94 / columns - 5) * unit
     at = int(rng.integers(len(PROSE)))
     for column in range(columns):
         for row in range(lines_in):
-            text = ""
-            while face.getlength(text + PROSE[at % len(PROSE)]) < width:
-                text += PROSE[at % len(PROSE)] + " "
+            words: list[str] = []
+            room = width
+            while (room := room - lengths[at % len(PROSE)]) > 0:
+                words.append(PROSE[at % len(PROSE)])
                 at += 1
             place = ((5 + column * 47) * unit, (18 + row * step) * unit)
-            draw.text(place, text, fill=ink, font=face)
+            draw.text(place, " ".join(words), fill=ink, font=face)
 
 
 def poster(rng: Rng, k: int) -> Recipe:

@@ -24,6 +24,7 @@ from milan_onnx.probe.synthetic.canvas import (
     pick,
     ramp,
     shaded,
+    shades,
     tint,
     vary,
 )
@@ -85,14 +86,15 @@ def gravel(rng: Rng, size: int, rgb: Rgb) -> Image.Image:
     from PIL import Image as Pil
 
     sketch = Sketch(Pil.new("RGB", (size, size), tint(rgb, -0.75)))
-    step = float(rng.uniform(5, 11))
-    for y in np.arange(0, 101 + step, step * 0.8):
-        for x in np.arange(0, 101 + step, step):
-            stone = vary(rng, mix(rgb, (150, 145, 138), float(rng.uniform(0.1, 0.8))), 26)
-            cx, cy = x + rng.uniform(-2, 2), y + rng.uniform(-2, 2)
-            rx, ry = step * rng.uniform(0.4, 0.62), step * rng.uniform(0.34, 0.5)
-            sketch.ellipse(cx, cy, rx, ry, tint(stone, -0.3))
-            sketch.ellipse(cx - rx * 0.1, cy - ry * 0.16, rx * 0.85, ry * 0.8, stone)
+    step = float(rng.uniform(7, 12))
+    rows = np.arange(0, 101 + step, step * 0.8).tolist()
+    places = [(x, y) for y in rows for x in np.arange(0, 101 + step, step).tolist()]
+    moved = (np.array(places) + rng.uniform(-2, 2, (len(places), 2))).tolist()
+    radii = (rng.uniform((0.4, 0.34), (0.62, 0.5), (len(places), 2)) * step).tolist()
+    tones = shades(rng, mix(rgb, (150, 145, 138), 0.5), len(places), 0.3, 30)
+    for (x, y), (rx, ry), tone in zip(moved, radii, tones, strict=True):
+        sketch.ellipse(x, y, rx, ry, tint(tone, -0.3))
+        sketch.ellipse(x - rx * 0.1, y - ry * 0.16, rx * 0.85, ry * 0.8, tone)
     return grained(rng, sketch.done(), 0.14)
 
 
@@ -165,14 +167,13 @@ def fur(rng: Rng, size: int, rgb: Rgb) -> Image.Image:
     from PIL import Image as Pil
 
     sketch = Sketch(ramp(noise(rng, size, 5), tint(rgb, -0.6), tint(rgb, -0.25)))
-    lean = float(rng.uniform(-1, 1))
-    starts = rng.uniform(-5, 103, (900, 2))
-    lengths, bends = rng.uniform(5, 12, 900), rng.uniform(-2, 2, 900)
-    lights = rng.uniform(-0.45, 0.5, 900)
-    for (x, y), length, bend, light in zip(starts, lengths, bends, lights, strict=True):
-        tip = (x + lean * length + bend, y + length)
-        root = (x + 0.4, y)
-        sketch.polygon([(x - 0.4, y), root, tip], tint(rgb, float(light)))
+    lean, count = float(rng.uniform(-1, 1)), 700
+    roots = rng.uniform(-5, 103, (count, 2))
+    lengths = rng.uniform(5, 12, (count, 1))
+    tips = roots + lengths * (lean, 1) + rng.uniform((-2, 0), (2, 0), (count, 2))
+    tones = shades(rng, rgb, count, 0.45, 10)
+    for (x, y), tip, tone in zip(roots.tolist(), tips.tolist(), tones, strict=True):
+        sketch.polygon([(x - 0.45, y), (x + 0.45, y), tip], tone)
     return sketch.done().transpose(pick(rng, tuple(Pil.Transpose)[:5]))
 
 
@@ -180,12 +181,14 @@ def grass(rng: Rng, size: int, rgb: Rgb) -> Image.Image:
     """Blades that grow upwards, the lower ones in front."""
     from PIL import Image as Pil
 
-    sketch = Sketch(Pil.new("RGB", (size, size), tint(rgb, -0.65)))
-    for y in np.arange(12, 118, 5.0):
-        for x in rng.uniform(-3, 103, 34):
-            height, lean = float(rng.uniform(9, 20)), float(rng.uniform(-5, 5))
-            blade = tint(vary(rng, rgb, 16), float(rng.uniform(-0.4, 0.4)))
-            sketch.polygon([(x - 0.7, y), (x + 0.7, y), (x + lean, y - height)], blade)
+    sketch = Sketch(Pil.new("RGB", (size, size), tint(rgb, -0.6)))
+    count = 480
+    roots = rng.uniform((-3, 12), (103, 118), (count, 2))
+    tips = roots + rng.uniform((-6, -20), (6, -9), (count, 2))
+    order = np.argsort(roots[:, 1], kind="stable")
+    tones = shades(rng, rgb, count, 0.4)
+    for (x, y), tip, tone in zip(roots[order].tolist(), tips[order].tolist(), tones, strict=True):
+        sketch.polygon([(x - 0.9, y), (x + 0.9, y), tip], tone)
     return sketch.done()
 
 
@@ -194,15 +197,17 @@ def leaves(rng: Rng, size: int, rgb: Rgb) -> Image.Image:
     from PIL import Image as Pil
 
     sketch = Sketch(Pil.new("RGB", (size, size), tint(rgb, -0.75)))
-    scale = float(rng.uniform(4, 9))
-    for k in range(int(2400 / scale**1.4)):
-        x, y = rng.uniform(-4, 104, 2)
-        turn = float(rng.uniform(0, 2 * math.pi))
-        u, v = math.cos(turn) * scale, math.sin(turn) * scale
-        leaf = tint(vary(rng, rgb, 18), float(rng.uniform(-0.5, 0.1)) + min(k / 900, 0.3))
-        side = [(x - v * 0.4, y + u * 0.4), (x + v * 0.4, y - u * 0.4)]
-        sketch.polygon([(x - u, y - v), side[0], (x + u, y + v), side[1]], leaf)
-        sketch.line([(x - u, y - v), (x + u, y + v)], tint(leaf, 0.25), 0.4)
+    scale = float(rng.uniform(5, 9))
+    count = int(2000 / scale**1.4)
+    turns = rng.uniform(0, 2 * math.pi, count)
+    ways = (np.stack([np.cos(turns), np.sin(turns)], 1) * scale).tolist()
+    tones = shades(rng, tint(rgb, -0.12), count, 0.3, 18)
+    for (x, y), (u, v), leaf in zip(
+        rng.uniform(-4, 104, (count, 2)).tolist(), ways, tones, strict=True
+    ):
+        left, right = (x - v * 0.4, y + u * 0.4), (x + v * 0.4, y - u * 0.4)
+        sketch.polygon([(x - u, y - v), left, (x + u, y + v), right], leaf)
+        sketch.polygon([(x - u, y - v), (x + v * 0.04, y), (x + u, y + v)], tint(leaf, 0.25))
     return sketch.done()
 
 
