@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -95,6 +94,15 @@ class FeatureSet:
         (folder / "name.json").write_text(json.dumps(self.name), encoding="utf-8")
 
     @classmethod
+    def join(cls, parts: Sequence[FeatureSet]) -> FeatureSet:
+        """The samples of several sets, one after the other."""
+        keys = ("features", "statistics", "image", "region", "role")
+        arrays: dict[str, Any] = {
+            key: np.concatenate([getattr(part, key) for part in parts]) for key in keys
+        }
+        return cls(**arrays, name=tuple(name for part in parts for name in part.name))
+
+    @classmethod
     def load(cls, folder: Path) -> FeatureSet:
         """Read what ``save`` wrote."""
         keys = ("features", "statistics", "image", "region", "role")
@@ -118,6 +126,12 @@ class FeaturePlan:
     seed: int = 0
     """Seed of all draws; a photo's draws depend on it and the photo's index only."""
 
+    shard: int = 0
+    """Which part of the photos to do."""
+
+    shards: int = 1
+    """Number of parts; photos are dealt out in turn."""
+
 
 def collect_features(
     data: Path,
@@ -132,18 +146,16 @@ def collect_features(
     for index, region in enumerate(regions):
         by_image[region.image].append(index)
     images = sorted(by_image)
+    todo = range(plan.shard, len(images), plan.shards)
     rows: list[tuple[Floats, Floats, int, Sample]] = []
     started = perf_counter()
-    with ThreadPoolExecutor(2) as pool:
-        for begin in range(0, len(images), 16):
-            part = range(begin, min(begin + 16, len(images)))
-            for view in range(plan.views):
-                loaded = pool.map(
-                    lambda i, v=view: _load(data, regions, by_image[images[i]], i, v, plan), part
-                )
-                rows.extend(_encode_part(list(loaded), part, encode, head))
-            if begin % 512 == 0:
-                _progress(say, part.stop, len(images), perf_counter() - started)
+    for begin in range(0, len(todo), 16):
+        part = todo[begin : begin + 16]
+        for view in range(plan.views):
+            loaded = [_load(data, regions, by_image[images[i]], i, view, plan) for i in part]
+            rows.extend(_encode_part(loaded, part, encode, head))
+        if begin % 512 == 0:
+            _progress(say, begin + len(part), len(todo), perf_counter() - started)
     return _feature_set(rows)
 
 

@@ -75,9 +75,11 @@ def write_bundle(
     lm: LanguageModel,
     words: Sequence[str],
     info: BundleInfo,
+    encoder: onnx.ModelProto | None = None,
 ) -> Bundle:
     """Write a whole bundle. Rounds the modules' weights to float16 in place first, so that they
-    and the graphs agree. ``words`` is the vocabulary without the special tokens."""
+    and the graphs agree. ``words`` is the vocabulary without the special tokens; ``encoder`` is
+    the encoder's graph if it was exported before."""
     vocabulary = vocabulary_spec(words)
     if captioner.config.vocabulary != vocabulary.size or lm.config.vocabulary != vocabulary.size:
         raise UsageError("the captioner, the language model and the vocabulary differ in size")
@@ -85,7 +87,7 @@ def write_bundle(
         round_weights(module.eval())
     folder.mkdir(parents=True, exist_ok=True)
     models_of = {
-        bundle.ENCODER: encoder_model(backbone.encoder),
+        bundle.ENCODER: encoder or encoder_model(backbone.encoder),
         bundle.CAPTIONER_INIT: captioner_init_model(captioner),
         bundle.CAPTIONER_STEP: captioner_step_model(captioner),
         bundle.LM_STEP: lm_step_model(lm),

@@ -1,0 +1,103 @@
+"""Phrases that people say of regions: names of labels and classes, colours, lines, light.
+
+One generator makes the captioner's targets and the language model's text. Were they different,
+the language model's share of the score would reward what is only rare in its own text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from milan_onnx.errors import ProbeError
+
+NAMES = Path(__file__).with_name("names.tsv")
+EDGE_PHRASES = {
+    "vertical": ("vertical lines", "vertical edges"),
+    "horizontal": ("horizontal lines", "horizontal edges"),
+    "diagonal": ("diagonal lines", "diagonal edges"),
+}
+LIGHT_PHRASES = {"light": ("bright areas",), "dark": ("dark areas",)}
+SMOOTH_PHRASES = ("smooth areas",)
+BACKGROUND = "backgrounds"
+COLOUR_LABEL = "the color "
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a region may be called."""
+
+    own: tuple[str, ...] = ()
+    """Names of the thing itself, the most common first; may be none where people have none."""
+
+    general: tuple[str, ...] = ()
+    """More general names, the nearest first."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All names, own ones first."""
+        return (*self.own, *self.general)
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """Names by the label of a region or the number of the backbone's class."""
+
+    entries: Mapping[str, Names]
+    """Keys are ``label L`` and ``class N``."""
+
+    @classmethod
+    def read(cls, path: Path = NAMES) -> NameTable:
+        """Read the table of the package."""
+        entries: dict[str, Names] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                key, own, general = line.split("\t")
+                entries[key] = Names(_split(own), _split(general))
+        return cls(entries)
+
+    def of_label(self, label: str) -> Names:
+        """Names of a region's label; none when the table does not know it."""
+        return self.entries.get(f"label {label}", Names())
+
+    def of_class(self, number: int) -> Names:
+        """Names of a class of the backbone."""
+        return self.entries.get(f"class {number}", Names())
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(name for name in cell.split(";") if name)
+
+
+def colour_phrases(colour: str, objects: bool) -> tuple[str, ...]:
+    """Ways to say that regions share a colour."""
+    return (f"{colour} objects",) if objects else (f"{colour} areas", f"the color {colour}")
+
+
+def tokenise(text: str) -> list[str]:
+    """Lowercase words; punctuation stands alone, hyphens and apostrophes belong to words."""
+    return re.findall(r"[\w'-]+|[^\w\s'-]", text.lower())
+
+
+def vocabulary_of(phrases: Iterable[str]) -> tuple[str, ...]:
+    """All words of the phrases, sorted."""
+    return tuple(sorted({word for phrase in phrases for word in tokenise(phrase)}))
+
+
+def human_phrases(data: Path, words: Sequence[str], longest: int = 12) -> list[str]:
+    """People's descriptions of units that use no word outside the vocabulary."""
+    path = data / "unit_descriptions.tsv.gz"
+    if not path.is_file():
+        raise ProbeError(f"{data} holds no unit_descriptions.tsv.gz", hint="see --data")
+    known = set(words)
+    kept = []
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        next(lines)
+        for line in lines:
+            tokens = tokenise(line.split("\t")[0])
+            if tokens and len(tokens) <= longest and known.issuperset(tokens):
+                kept.append(" ".join(tokens))
+    return kept

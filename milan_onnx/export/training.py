@@ -1,0 +1,234 @@
+"""The training loops of the captioner and the language model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from milan_onnx.bundle import VocabularySpec
+from milan_onnx.export.captioner import Captioner
+from milan_onnx.export.language_model import LanguageModel
+from milan_onnx.export.phrases import tokenise
+from milan_onnx.export.virtual_units import UnitSampler, VirtualUnit
+
+Say = Callable[[str], None]
+Loss = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """How one network is trained."""
+
+    steps: int
+    """Optimiser steps."""
+
+    batch: int = 128
+    """Examples a step."""
+
+    rate: float = 2e-3
+    """Highest learning rate of the one-cycle schedule."""
+
+    decay: float = 1e-2
+    """AdamW's weight decay."""
+
+    validate_every: int = 100
+    """Steps between validations."""
+
+    noise: float = 0.15
+    """Standard deviation of the noise added to standardised features."""
+
+    fewer_exemplars: float = 0.2
+    """Share of the batches with fewer exemplars than K."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Words to token ids."""
+
+    words: tuple[str, ...]
+    """The vocabulary without special tokens."""
+
+    spec: VocabularySpec
+    """Ids of the special tokens."""
+
+    def encode(self, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Inputs (N,T), which begin with start, and targets (N,T), which end with stop."""
+        ids = {word: index for index, word in enumerate(self.words)}
+        rows = [[ids.get(word, self.spec.unk) for word in tokenise(p)] for p in phrases]
+        width = max(len(row) for row in rows) + 1
+        inputs = torch.full((len(rows), width), self.spec.pad)
+        targets = torch.full((len(rows), width), self.spec.pad)
+        for index, row in enumerate(rows):
+            inputs[index, : len(row) + 1] = torch.tensor([self.spec.start, *row])
+            targets[index, : len(row) + 1] = torch.tensor([*row, self.spec.stop])
+        return inputs, targets
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text up to the stop token, without special tokens."""
+        cut = list(tokens).index(self.spec.stop) if self.spec.stop in tokens else len(tokens)
+        return " ".join(self.words[t] for t in tokens[:cut] if t < len(self.words))
+
+
+def gather(features: NDArray[np.float16], units: Sequence[VirtualUnit]) -> Tensor:
+    """Features of units: float32 (U,K,F)."""
+    return torch.from_numpy(features[np.stack([unit.rows for unit in units])]).float()
+
+
+def cross_entropy(log_probs: Tensor, targets: Tensor, pad: int) -> Tensor:
+    """Mean over tokens of -log p(target), padding left out."""
+    return functional.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=pad)
+
+
+def train_captioner(
+    model: Captioner,
+    features: NDArray[np.float16],
+    sampler: UnitSampler,
+    held_out: Sequence[VirtualUnit],
+    encoding: Encoding,
+    plan: LoopPlan,
+    checkpoint: Path,
+    say: Say,
+) -> float:
+    """Train on virtual units; leaves the best weights in the model, returns their val loss."""
+
+    def loss() -> Tensor:
+        units = [sampler.draw() for _ in range(plan.batch)]
+        inputs, targets = encoding.encode([unit.phrase for unit in units])
+        inner = _noisy(model, _fewer(gather(features, units), sampler.rng, plan), plan)
+        log_probs, _ = model.teach(*model.begin_inner(inner), inputs)
+        return cross_entropy(log_probs, targets, encoding.spec.pad)
+
+    def validate() -> float:
+        return captioner_loss(model, features, held_out, encoding)
+
+    return _loop("captioner", model, loss, validate, plan, checkpoint, say)
+
+
+def _fewer(batch: Tensor, rng: np.random.Generator, plan: LoopPlan) -> Tensor:
+    """Sometimes keep only some exemplars, so that other K work too."""
+    count = batch.shape[1]
+    if count < 6 or rng.random() >= plan.fewer_exemplars:
+        return batch
+    chosen = rng.permutation(count)[: int(rng.integers(count // 3, count))]
+    return batch[:, torch.from_numpy(chosen)]
+
+
+def _noisy(model: Captioner, batch: Tensor, plan: LoopPlan) -> Tensor:
+    if model.inputs is None:
+        return batch
+    prepared = model.inputs.prepared(batch)
+    return model.inputs.inner(prepared + plan.noise * torch.randn_like(prepared))
+
+
+@torch.no_grad()
+def captioner_loss(
+    model: Captioner,
+    features: NDArray[np.float16],
+    units: Sequence[VirtualUnit],
+    encoding: Encoding,
+    shuffle: bool = False,
+) -> float:
+    """Cross-entropy a token on given units; with ``shuffle``, with the features of others."""
+    model.eval()
+    total, count = 0.0, 0
+    phrases = [unit.phrase for unit in units]
+    phrases = [*phrases[1:], phrases[0]] if shuffle else phrases
+    for begin in range(0, len(units), 128):
+        inputs, targets = encoding.encode(phrases[begin : begin + 128])
+        log_probs, _ = model(gather(features, units[begin : begin + 128]), inputs)
+        tokens = int((targets != encoding.spec.pad).sum())
+        total += float(cross_entropy(log_probs, targets, encoding.spec.pad)) * tokens
+        count += tokens
+    return total / count
+
+
+def train_language_model(
+    model: LanguageModel,
+    sampler: UnitSampler,
+    human: Sequence[str],
+    encoding: Encoding,
+    plan: LoopPlan,
+    checkpoint: Path,
+    say: Say,
+    human_share: float = 0.25,
+) -> float:
+    """Train on the captioner's phrases and people's; returns the loss on held-out text."""
+    rng = sampler.rng
+    held = list(human[::20]) + [sampler.phrase() for _ in range(500)]
+    seen = [text for index, text in enumerate(human) if index % 20]
+
+    def text() -> str:
+        if seen and rng.random() < human_share:
+            return seen[int(rng.integers(len(seen)))]
+        return sampler.phrase()
+
+    def loss() -> Tensor:
+        return language_model_loss(model, [text() for _ in range(plan.batch)], encoding)
+
+    def validate() -> float:
+        model.eval()
+        with torch.no_grad():
+            return float(language_model_loss(model, held, encoding))
+
+    return _loop("lm", model, loss, validate, plan, checkpoint, say)
+
+
+def language_model_loss(model: LanguageModel, phrases: Sequence[str], encoding: Encoding) -> Tensor:
+    """Cross-entropy a token of phrases."""
+    inputs, targets = encoding.encode(phrases)
+    return cross_entropy(model(inputs), targets, encoding.spec.pad)
+
+
+def _loop(
+    name: str,
+    model: nn.Module,
+    loss: Loss,
+    validate: Callable[[], float],
+    plan: LoopPlan,
+    checkpoint: Path,
+    say: Say,
+) -> float:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=plan.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, plan.rate, total_steps=plan.steps, pct_start=0.15
+    )
+    best, best_state = float("inf"), copy.deepcopy(model.state_dict())
+    recent: list[float] = []
+    started = perf_counter()
+    for step in _steps(plan):
+        model.train()
+        value = loss()
+        optimiser.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        recent.append(value.item())
+        if step % plan.validate_every == 0 or step == plan.steps:
+            held = validate()
+            rate = step / (perf_counter() - started)
+            left = (plan.steps - step) / rate
+            train = sum(recent) / len(recent)
+            say(f"{name}: step {step}/{plan.steps}, train {train:.3f}, val {held:.3f}, "
+                f"{rate:.2f} steps/s, {left:.0f} s left")  # fmt: skip
+            recent.clear()
+            if held < best:
+                # A state dict refers to the live weights: without the copy, "best" would be last.
+                best, best_state = held, copy.deepcopy(model.state_dict())
+                torch.save(best_state, checkpoint)
+    model.load_state_dict(best_state)
+    model.eval()
+    return best
+
+
+def _steps(plan: LoopPlan) -> Iterator[int]:
+    yield from range(1, plan.steps + 1)

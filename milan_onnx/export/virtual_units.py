@@ -1,0 +1,351 @@
+"""Virtual units: training examples without annotated units.
+
+A concept, fifteen regions that show it with some that do not, and a phrase for it: what a unit
+that detects the concept would look like to the captioner. MILANNOTATIONS, the paper's training
+set, is not needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.errors import ProbeError
+from milan_onnx.export import features as roles
+from milan_onnx.export import phrases, pixels
+from milan_onnx.export.features import FeatureSet
+from milan_onnx.export.phrases import Names, NameTable
+from milan_onnx.export.regions import Region
+
+Ints = NDArray[np.int64]
+# A patch anywhere in such photos shows what the whole is labelled with.
+UNIFORM_SOURCES = frozenset({"dtd10", "grocery"})
+COLOUR_SHARE = 0.55
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Share of each kind of concept among the virtual units."""
+
+    name: float = 0.34
+    """Own names of labels and classes."""
+
+    general: float = 0.26
+    """More general names: animals, vehicles, food."""
+
+    coloured: float = 0.13
+    """A name with a colour: brown dogs."""
+
+    colour: float = 0.11
+    """A colour alone."""
+
+    pixels: float = 0.09
+    """Lines of one direction, light and dark, smoothness."""
+
+    background: float = 0.03
+    """What surrounds the thing a photo is of, with or without a colour."""
+
+    pair: float = 0.04
+    """Two names joined by "and"."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something that units may detect."""
+
+    kind: str
+    """A field of Mix."""
+
+    wording: tuple[str, ...]
+    """Ways to say it; one is drawn for each unit."""
+
+    rows: Ints
+    """Samples that show it."""
+
+    weights: NDArray[np.float64]
+    """Probability of each, so that no source and no photo dominates."""
+
+    size: float
+    """How often it is drawn among its kind."""
+
+
+@dataclass(frozen=True)
+class VirtualUnit:
+    """One training example."""
+
+    rows: Ints
+    """Samples (K,)."""
+
+    phrase: str
+    """What it should be called."""
+
+    kind: str
+    """A field of Mix."""
+
+    accepted: frozenset[str]
+    """What it may be called without being wrong."""
+
+
+@dataclass(frozen=True)
+class SampleNames:
+    """What is known of each sample, in the order of a FeatureSet."""
+
+    names: list[Names]
+    """What the region is called; empty where only its pixels are known."""
+
+    colour: list[str]
+    """Its dominant colour, or nothing."""
+
+    look: list[str]
+    """vertical, horizontal, diagonal, light, dark, smooth, or nothing."""
+
+    source: list[str]
+    """Collection of the photo."""
+
+    train: NDArray[np.bool_]
+    """Whether it may be trained on."""
+
+
+def name_samples(features: FeatureSet, regions: Sequence[Region], table: NameTable) -> SampleNames:
+    """Work out what each sample may be called."""
+    images = sorted({region.image for region in regions})
+    first = {region.image: region for region in reversed(regions)}
+    held_out = {region.image for region in regions if region.split != "train"}
+    owners = [first[images[i]] for i in features.image]
+    names = [_names_of(features, row, regions, owner, table) for row, owner in enumerate(owners)]
+    share = features.statistics.astype(np.float32)
+    return SampleNames(
+        names,
+        [_colour_of(features, row, regions, share[row]) for row in range(len(names))],
+        [_look_of(features, row, share[row]) for row in range(len(names))],
+        [owner.source for owner in owners],
+        np.array([owner.image not in held_out for owner in owners]),
+    )
+
+
+def _names_of(
+    features: FeatureSet, row: int, regions: Sequence[Region], owner: Region, table: NameTable
+) -> Names:
+    role, index = int(features.role[row]), int(features.region[row])
+    if role == roles.CLASS:
+        return table.of_class(int(features.name[row]))
+    if role == roles.BACKGROUND:
+        return Names((phrases.BACKGROUND,))
+    if index < 0:
+        return Names()
+    region = regions[index]
+    if role == roles.BLOB and region.kind == "whole" and owner.source not in UNIFORM_SOURCES:
+        return Names()
+    return table.of_label(region.label)
+
+
+def _colour_of(
+    features: FeatureSet, row: int, regions: Sequence[Region], share: NDArray[np.float32]
+) -> str:
+    if features.name[row].startswith("color "):
+        return features.name[row].removeprefix("color ")
+    index = int(features.region[row])
+    if index >= 0 and regions[index].label.startswith(phrases.COLOUR_LABEL):
+        return regions[index].label.removeprefix(phrases.COLOUR_LABEL)
+    best = int(share[: len(pixels.COLOURS)].argmax())
+    return pixels.COLOURS[best] if share[best] > COLOUR_SHARE else ""
+
+
+def _look_of(features: FeatureSet, row: int, share: NDArray[np.float32]) -> str:
+    name = features.name[row]
+    if name in phrases.EDGE_PHRASES or name in phrases.LIGHT_PHRASES:
+        return name
+    strength, agreement, angle = pixels.edge_direction(share)
+    if strength < 0.012:
+        return "smooth"
+    if strength < 0.06 or agreement < 0.65:
+        return ""
+    for direction, low, high in (("vertical", 0, 12), ("diagonal", 33, 57), ("horizontal", 78, 91)):
+        if low <= abs(angle) < high:
+            return direction
+    return ""
+
+
+def build_concepts(
+    features: FeatureSet, known: SampleNames, train: bool, fewest: int = 3
+) -> list[Concept]:
+    """All concepts that at least ``fewest`` photos of the split show."""
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in np.flatnonzero(known.train == train):
+        for key in _concepts_of(features, known, int(row)):
+            groups[key].append(int(row))
+    concepts = []
+    for (kind, text), rows in sorted(groups.items()):
+        photos = len({int(features.image[row]) for row in rows})
+        if photos >= (1 if kind == "name" and train else fewest):
+            concepts.append(_concept(kind, text, rows, photos, features, known))
+    return concepts
+
+
+def _concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable[tuple[str, str]]:
+    names, colour, look = known.names[row], known.colour[row], known.look[row]
+    if names.own == (phrases.BACKGROUND,):
+        yield "background", phrases.BACKGROUND
+        if colour:
+            yield "background", f"{colour} {phrases.BACKGROUND}"
+    else:
+        yield from (("name", name) for name in names.own)
+        yield from (("general", name) for name in names.general)
+        if colour:
+            yield from (("coloured", f"{colour} {name}") for name in names.all[:3])
+    if colour:
+        objects = bool(names.all) and names.own != (phrases.BACKGROUND,)
+        yield "colour", f"{colour} {'objects' if objects else 'areas'}"
+    if look:
+        yield "pixels", look
+
+
+def _concept(
+    kind: str,
+    text: str,
+    rows: list[int],
+    photos: int,
+    features: FeatureSet,
+    known: SampleNames,
+) -> Concept:
+    sources = Counter(known.source[row] for row in rows)
+    images = Counter(int(features.image[row]) for row in rows)
+    weights = np.array(
+        [
+            sources[known.source[row]] ** -0.6 / images[int(features.image[row])] ** 0.5
+            for row in rows
+        ]
+    )
+    size = min(photos, 200) ** 0.5
+    return Concept(kind, _wording(kind, text), np.array(rows), weights / weights.sum(), float(size))
+
+
+def _wording(kind: str, text: str) -> tuple[str, ...]:
+    if kind == "pixels":
+        looks: Mapping[str, tuple[str, ...]] = {
+            **phrases.EDGE_PHRASES,
+            **phrases.LIGHT_PHRASES,
+            "smooth": phrases.SMOOTH_PHRASES,
+        }
+        return looks[text]
+    if kind == "colour":
+        colour, noun = text.split()
+        return phrases.colour_phrases(colour, noun == "objects")
+    return (text,)
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """How virtual units are drawn."""
+
+    exemplars: int = 15
+    """K: regions of a unit."""
+
+    most_distractors: int = 5
+    """Most regions of a unit that do not show the concept."""
+
+    clean: float = 0.35
+    """Share of the units without any distractor."""
+
+    mix: Mix = Mix()
+    """Kinds of concepts."""
+
+
+class UnitSampler:
+    """Draws virtual units."""
+
+    def __init__(
+        self,
+        concepts: Sequence[Concept],
+        known: SampleNames,
+        plan: UnitPlan,
+        rng: np.random.Generator,
+    ) -> None:
+        if not concepts:
+            raise ProbeError("the data show no concept often enough to make virtual units")
+        self.known, self.plan, self.rng = known, plan, rng
+        self.by_kind: dict[str, list[Concept]] = defaultdict(list)
+        for concept in concepts:
+            self.by_kind[concept.kind].append(concept)
+        self.any_rows = np.unique(np.concatenate([concept.rows for concept in concepts]))
+        self.odds = {
+            kind: np.array([c.size for c in group]) / sum(c.size for c in group)
+            for kind, group in self.by_kind.items()
+        }
+        kinds = [*self.by_kind, *(["pair"] if "name" in self.by_kind else [])]
+        share = np.array([getattr(plan.mix, kind) for kind in kinds])
+        self.kinds, self.shares = kinds, share / share.sum()
+
+    def draw(self) -> VirtualUnit:
+        """One unit."""
+        kind = str(self.rng.choice(self.kinds, p=self.shares))
+        if kind == "pair":
+            return self._pair()
+        concept = self._concept(kind)
+        odd = self._distractors()
+        shown = self._rows(concept, self.plan.exemplars - len(odd))
+        phrase = str(self.rng.choice(concept.wording))
+        rows = np.concatenate([shown, odd])
+        return VirtualUnit(rows, phrase, kind, self._accepted(shown, concept.wording))
+
+    def phrase(self) -> str:
+        """The phrase of a unit, without its regions: text for the language model."""
+        kind = str(self.rng.choice(self.kinds, p=self.shares))
+        if kind != "pair":
+            return str(self.rng.choice(self._concept(kind).wording))
+        first, second = self._two_concepts()
+        return f"{first.wording[0]} and {second.wording[0]}"
+
+    def all_phrases(self) -> list[str]:
+        """Every phrase that can be drawn, but for pairs."""
+        return [text for group in self.by_kind.values() for c in group for text in c.wording]
+
+    def _concept(self, kind: str) -> Concept:
+        group = self.by_kind[kind]
+        return group[int(self.rng.choice(len(group), p=self.odds[kind]))]
+
+    def _rows(self, concept: Concept, count: int) -> Ints:
+        enough = len(concept.rows) >= 2 * count
+        if enough:  # the same region twice is rare among a real unit's exemplars
+            return self.rng.choice(concept.rows, count, p=concept.weights, replace=False)
+        return self.rng.choice(concept.rows, count, p=concept.weights)
+
+    def _distractors(self) -> Ints:
+        if self.rng.random() < self.plan.clean:
+            return np.zeros(0, dtype=np.int64)
+        most = min(self.plan.most_distractors, self.plan.exemplars - 1)
+        return self.rng.choice(self.any_rows, int(self.rng.integers(1, most + 1)))
+
+    def _two_concepts(self) -> tuple[Concept, Concept]:
+        first = self._concept("name")
+        for _ in range(20):
+            second = self._concept("general" if "general" in self.by_kind else "name")
+            apart = set(first.wording[0].split()).isdisjoint(second.wording[0].split())
+            if apart and not np.isin(first.rows, second.rows).any():
+                return first, second
+        return first, self.by_kind["name"][0]
+
+    def _pair(self) -> VirtualUnit:
+        first, second = self._two_concepts()
+        part = int(self.rng.integers(5, 11) * self.plan.exemplars // 15)
+        rows = [self._rows(first, part), self._rows(second, self.plan.exemplars - part)]
+        text = f"{first.wording[0]} and {second.wording[0]}"
+        turned = f"{second.wording[0]} and {first.wording[0]}"
+        accepted = frozenset({text, turned, first.wording[0], second.wording[0]})
+        return VirtualUnit(np.concatenate(rows), text, "pair", accepted)
+
+    def _accepted(self, rows: Ints, wording: tuple[str, ...]) -> frozenset[str]:
+        """The concept's phrases and what is true of most regions that show it."""
+        counts: Counter[str] = Counter()
+        for row in rows:
+            names, colour = self.known.names[row].all, self.known.colour[row]
+            counts.update(names)
+            if colour:
+                counts.update(f"{colour} {name}" for name in names)
+                counts.update([f"{colour} objects", f"{colour} areas", f"the color {colour}"])
+        common = {text for text, count in counts.items() if count >= 0.6 * len(rows)}
+        return frozenset({*wording, *common})
