@@ -17,7 +17,7 @@ import numpy as np
 
 from milan_onnx.subject.graph import Graph
 from milan_onnx.subject.model import ImageInput
-from milan_onnx.subject.shapes import Dims, TensorType
+from milan_onnx.subject.shapes import Dims, TensorType, product
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -100,11 +100,8 @@ class _Step:
         names = [name for name in node.input if name in self.graph.dependent]
         rank = len(self.dims(output) or ())
         full = [name for name in names if len(self.dims(name) or ()) == rank]
-        for group in (full, names):
-            for name in group:
-                if name in self.axes:
-                    return name
-        return (full or names)[0]
+        known = [name for name in (*full, *names) if name in self.axes]
+        return str((known or full or names)[0])
 
     def dims(self, name: str) -> Dims | None:
         found = self.types.get(name)
@@ -225,7 +222,7 @@ def _reshape(step: _Step, known: Axis) -> Axis:
 
 
 def _count(dims: Dims) -> int | None:
-    return None if None in dims else int(np.prod(dims, dtype=np.int64))
+    return None if None in dims else product(dims)
 
 
 Rule = Callable[[_Step, Axis], Axis]

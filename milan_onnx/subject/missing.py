@@ -34,9 +34,7 @@ def _folded_beside(analysis: Analysis, parent: str) -> list[str]:
     return [path for path in folded if path and path.rpartition(".")[0] == parent]
 
 
-def _folded_norm(
-    analysis: Analysis, parent: str, last: str, name: str
-) -> tuple[str, str] | None:
+def _folded_norm(analysis: Analysis, parent: str, last: str, name: str) -> tuple[str, str] | None:
     beside = [p for p in _folded_beside(analysis, parent) if not _other_number(p, last)]
     if not beside:
         return None
@@ -66,9 +64,7 @@ def _folded_into(name: str, convolution: str) -> tuple[str, str]:
     )
 
 
-def _numbered(
-    analysis: Analysis, parent: str, number: int, name: str
-) -> tuple[str, str] | None:
+def _numbered(analysis: Analysis, parent: str, number: int, name: str) -> tuple[str, str] | None:
     """A child of a Sequential: its neighbours tell what became of it."""
     children = sorted(_children(analysis, parent))
     if not children:

@@ -106,12 +106,12 @@ def load(path: Path, *, fixed_inputs: Mapping[str, FixedValue] | None = None) ->
 
 def _parse(path: Path) -> ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError
 
     data = _read(path)
     try:
         model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError, RuntimeError) as error:
+    # Protobuf has an error class of its own, which is not worth an import of protobuf.
+    except Exception as error:
         raise SubjectError(
             f"{path} is not an ONNX model, or is cut short", hint=_format_hint(data)
         ) from error
@@ -143,7 +143,7 @@ def _folder_hint(path: Path) -> str:
 
 
 def _format_hint(data: bytes) -> str:
-    if data.startswith(b"PK") or data.startswith(b"\x80"):
+    if data.startswith((b"PK", b"\x80")):
         return "it looks like a PyTorch checkpoint: export it with torch.onnx.export first"
     if data.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer: fetch the real file with git lfs pull"
@@ -299,9 +299,7 @@ def _split_inputs(
     return _image_input(image), others
 
 
-def _only_image(
-    inputs: list[ValueInfoProto], candidates: list[ValueInfoProto]
-) -> ValueInfoProto:
+def _only_image(inputs: list[ValueInfoProto], candidates: list[ValueInfoProto]) -> ValueInfoProto:
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -361,7 +359,7 @@ def dtype_name(elem_type: int) -> str:
     """The name of an ONNX element type, as numpy writes it: float32, bfloat16, int64, …"""
     from onnx import TensorProto
 
-    name = TensorProto.DataType.Name(elem_type).lower()
+    name = str(TensorProto.DataType.Name(elem_type)).lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 

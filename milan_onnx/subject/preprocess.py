@@ -111,6 +111,9 @@ def choose_preprocessing(
     for name, value in arguments.items():
         spread = _triple(name, value, UsageError) if name in ("mean", "std") else value
         found.offer(name, spread, f"--{name.replace('_', '-')}")
+    if arguments["crop"] is not None:
+        # A configured resize belongs to the configured frame.
+        found.offer("resize", _default_resize(max(found.parts["crop"])), "--crop")
     for source, config in _configs(subject):
         for name, value in _from_config(config, source, subject).items():
             found.offer(name, value, source)

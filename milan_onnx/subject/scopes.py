@@ -62,7 +62,9 @@ def read_scopes(graph: Graph) -> Scopes:
     """Read the module paths of all nodes."""
     scopes = [_scope(node) for node in graph.nodes]
     dynamo = [_dynamo_scope(node) is not None for node in graph.nodes]
-    paths = _canonical_paths(graph, [() if new else s for s, new in zip(scopes, dynamo, strict=True)])
+    paths = _canonical_paths(
+        graph, [() if new else s for s, new in zip(scopes, dynamo, strict=True)]
+    )
     for scope, new in zip(scopes, dynamo, strict=True):
         if new:
             # Dynamo's entries are whole paths already.

@@ -8,7 +8,6 @@ multiple of it has the batch merged in, and everything else has nothing to do wi
 
 from __future__ import annotations
 
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -275,7 +274,7 @@ class _Walker:
         dims = self._dims(name)
         if dims is None or None in dims:
             return op not in GROWING
-        return int(np.prod(dims, dtype=np.int64)) <= SMALL
+        return product(dims) <= SMALL
 
     def _fold(self, node: NodeProto) -> None:
         try:
@@ -321,8 +320,6 @@ def _standard(node: NodeProto) -> NodeProto:
     return result
 
 
-
-
 def freed_shape(dims: Dims, target: list[int], baked: int) -> list[int] | None:
     """The target of a Reshape with its baked batch made free, or None to leave it as it is.
 
@@ -337,14 +334,14 @@ def freed_shape(dims: Dims, target: list[int], baked: int) -> list[int] | None:
     place = next((axis for axis, dim in enumerate(dims) if dim and dim % BATCH == 0), None)
     if baked != 1 or place is None or None in dims or min(target) < 1:
         return None
-    before = _product(dims[:place])
+    before = product(dims[:place])
     axis = _batch_axis(target, before, before * ((dims[place] or 0) // BATCH))
     return None if axis is None else [*target[:axis], -1, *target[axis + 1 :]]
 
 
 def _batch_axis(target: list[int], before: int, within: int) -> int | None:
     """Which entry of a target takes the batch: a one, else the head or tail of a group."""
-    products = [_product(target[:axis]) for axis in range(len(target) + 1)]
+    products = [product(target[:axis]) for axis in range(len(target) + 1)]
     ones = [axis for axis, size in enumerate(target) if size == 1]
     for axis in ones:
         if products[axis] in (before, within):
@@ -355,7 +352,8 @@ def _batch_axis(target: list[int], before: int, within: int) -> int | None:
     return found[-1] if found else None
 
 
-def _product(dims: Iterable[int | None]) -> int:
+def product(dims: Iterable[int | None]) -> int:
+    """The number of elements, where all dimensions are known."""
     result = 1
     for dim in dims:
         result *= dim or 0
