@@ -1,0 +1,318 @@
+"""The label record: what is said of one unit, one canonical JSON line each.
+
+Equal runs give equal bytes, so a line holds nothing that varies between them (no times, no paths)
+and numbers are rounded before they are written:
+
+    scores (pmi, log_p_given_exemplars, log_p)   4 decimals
+    activations and thresholds                   6 significant digits
+
+A rounded zero is written 0.0, never -0.0; a number that is not finite is written null, which reads
+back as None where a score may be absent and as nan elsewhere. Keys are sorted, nothing is padded
+and all text is ASCII (others as ``\\uXXXX``), so a name with line separators or undecodable bytes
+still takes one line.
+
+``schema_version`` rises when a key changes its meaning. Readers ignore keys and keep flags that
+they do not know, so later versions may add some. docs/label.schema.json describes a line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milan_onnx.errors import RunError
+from milan_onnx.files import atomic_file, write_bytes
+
+SCHEMA_VERSION = 1
+FLAGS = ("constant", "dead", "saturated", "sparse")
+CSV_COLUMNS = (
+    "layer",
+    "unit",
+    "description",
+    "pmi",
+    "log_p_given_exemplars",
+    "log_p",
+    "threshold",
+    "flags",
+)
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A photo that excites a unit."""
+
+    image: int
+    """Position in the probe set's listing."""
+
+    name: str
+    """Name in the probe set, for people."""
+
+    activation: float
+    """The unit's largest activation on it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A description that the search finished, with its scores (natural logarithms)."""
+
+    description: str
+    """The words."""
+
+    pmi: float
+    """log p(d|E) - λ log p(d): what descriptions are ranked by."""
+
+    log_p_given_exemplars: float
+    """log p(d|E), of the captioner."""
+
+    log_p: float
+    """log p(d), of the language model."""
+
+
+@dataclass(frozen=True)
+class UnitLabel:
+    """What is said of one unit."""
+
+    model: str
+    """Hexadecimal SHA-256 of the model file."""
+
+    layer: str
+    """Name of the tensor whose channel it is."""
+
+    unit: int
+    """Index of the channel."""
+
+    description: str | None
+    """The best candidate; None where there is nothing to describe (dead, constant)."""
+
+    pmi: float | None
+    """Its log p(d|E) - λ log p(d)."""
+
+    log_p_given_exemplars: float | None
+    """Its log p(d|E)."""
+
+    log_p: float | None
+    """Its log p(d)."""
+
+    candidates: tuple[Candidate, ...]
+    """The n-best, best first."""
+
+    exemplars: tuple[Exemplar, ...]
+    """The photos that excite it most, best first."""
+
+    threshold: float
+    """Activation above which a position belongs to the exciting region."""
+
+    flags: tuple[str, ...] = ()
+    """Sorted; of 'constant', 'dead', 'saturated', 'sparse'."""
+
+
+def rounded_score(value: float | None) -> float | None:
+    """A score as it is written: 4 decimals; None where absent or not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(float(value), 4) + 0.0  # -0.0 + 0.0 is 0.0
+
+
+def rounded_activation(value: float) -> float | None:
+    """An activation or threshold as it is written: 6 significant digits; None if not finite."""
+    if not math.isfinite(value):
+        return None
+    return float(f"{float(value):.6g}") + 0.0
+
+
+def to_json(label: UnitLabel) -> str:
+    """The canonical line of a label, without the line end."""
+    value = {
+        "schema_version": SCHEMA_VERSION,
+        "model": label.model,
+        "layer": label.layer,
+        "unit": int(label.unit),
+        "description": label.description,
+        **_scores(label),
+        "candidates": [{"description": c.description, **_scores(c)} for c in label.candidates],
+        "exemplars": [_exemplar_json(e) for e in label.exemplars],
+        "threshold": rounded_activation(label.threshold),
+        "flags": sorted(label.flags),
+    }
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(line: str, *, number: int = 1, source: str = "labels.jsonl") -> UnitLabel:
+    """The label of a line. Raises RunError naming the line where it is damaged or too new."""
+    where = f"{source} line {number}"
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(where, f"is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise _damaged(where, "is not a JSON object")
+    _check_version(value, where)
+    try:
+        return _label(value)
+    except KeyError as error:
+        raise _damaged(where, f"has no {error.args[0]}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _damaged(where, f"is not a label: {error}") from error
+
+
+def in_order(labels: Iterable[UnitLabel], layers: Sequence[str] = ()) -> list[UnitLabel]:
+    """Labels by layer, as ``layers`` orders them (others after, as they first appear), and unit."""
+    everything = list(labels)
+    names = dict.fromkeys([*layers, *(label.layer for label in everything)])
+    order = {name: position for position, name in enumerate(names)}
+    return sorted(everything, key=lambda label: (order[label.layer], label.unit))
+
+
+def write_jsonl(path: Path, labels: Iterable[UnitLabel], layers: Sequence[str] = ()) -> None:
+    """Write labels, one canonical line each, in the order of `in_order`; atomically."""
+    with atomic_file(path) as file:
+        for label in in_order(labels, layers):
+            file.write(to_json(label).encode("ascii") + b"\n")
+
+
+def read_jsonl(path: Path) -> list[UnitLabel]:
+    """Read a label file, in its order. Raises RunError naming the first bad line."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        number = error.object[: error.start].count(b"\n") + 1
+        raise _damaged(f"{path} line {number}", "is not UTF-8") from error
+    labels: list[UnitLabel] = []
+    seen: dict[tuple[str, int], int] = {}
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        label = from_json(line, number=number, source=str(path))
+        first = seen.setdefault((label.layer, label.unit), number)
+        if first != number:
+            raise _damaged(f"{path} line {number}", f"labels the same unit as line {first}")
+        labels.append(label)
+    return labels
+
+
+def write_csv(path: Path, labels: Iterable[UnitLabel], layers: Sequence[str] = ()) -> None:
+    """Write a table for spreadsheets, one row a unit, in the order of `in_order`; atomically.
+
+    A text that a spreadsheet would run as a formula (=, +, -, @ in front) gets an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for label in in_order(labels, layers):
+        writer.writerow(_csv_row(label))
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _csv_row(label: UnitLabel) -> list[object]:
+    scores = [rounded_score(s) for s in (label.pmi, label.log_p_given_exemplars, label.log_p)]
+    return [
+        _csv_text(label.layer),
+        int(label.unit),
+        _csv_text(label.description or ""),
+        *("" if score is None else score for score in scores),
+        "" if (threshold := rounded_activation(label.threshold)) is None else threshold,
+        " ".join(sorted(label.flags)),
+    ]
+
+
+def _csv_text(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _scores(scored: Candidate | UnitLabel) -> dict[str, float | None]:
+    return {
+        "pmi": rounded_score(scored.pmi),
+        "log_p_given_exemplars": rounded_score(scored.log_p_given_exemplars),
+        "log_p": rounded_score(scored.log_p),
+    }
+
+
+def _exemplar_json(exemplar: Exemplar) -> dict[str, object]:
+    activation = rounded_activation(exemplar.activation)
+    return {"image": int(exemplar.image), "name": exemplar.name, "activation": activation}
+
+
+def _check_version(value: Mapping[str, Any], where: str) -> None:
+    version = value.get("schema_version")
+    if version == SCHEMA_VERSION and not isinstance(version, bool):
+        return
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RunError(
+            f"{where} has schema version {version}, this program reads version {SCHEMA_VERSION}",
+            hint="upgrade milan-onnx",
+        )
+    raise _damaged(where, f"has schema version {version!r}")
+
+
+def _label(value: Mapping[str, Any]) -> UnitLabel:
+    description = value["description"]
+    return UnitLabel(
+        model=_text(value["model"], "model"),
+        layer=_text(value["layer"], "layer"),
+        unit=_index(value["unit"], "unit"),
+        description=None if description is None else _text(description, "description"),
+        pmi=_score(value["pmi"], "pmi"),
+        log_p_given_exemplars=_score(value["log_p_given_exemplars"], "log_p_given_exemplars"),
+        log_p=_score(value["log_p"], "log_p"),
+        candidates=tuple(_candidate(c) for c in _items(value["candidates"], "candidates")),
+        exemplars=tuple(_exemplar(e) for e in _items(value["exemplars"], "exemplars")),
+        threshold=_number(value["threshold"], "threshold"),
+        flags=tuple(sorted(_text(f, "flags") for f in _items(value["flags"], "flags"))),
+    )
+
+
+def _candidate(value: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        description=_text(value["description"], "description"),
+        pmi=_number(value["pmi"], "pmi"),
+        log_p_given_exemplars=_number(value["log_p_given_exemplars"], "log_p_given_exemplars"),
+        log_p=_number(value["log_p"], "log_p"),
+    )
+
+
+def _exemplar(value: Mapping[str, Any]) -> Exemplar:
+    return Exemplar(
+        image=_index(value["image"], "image"),
+        name=_text(value["name"], "name"),
+        activation=_number(value["activation"], "activation"),
+    )
+
+
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"its {key} is not text")
+    return value
+
+
+def _index(value: object, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"its {key} is not an index")
+    return value
+
+
+def _score(value: object, key: str) -> float | None:
+    return None if value is None else _number(value, key)
+
+
+def _number(value: object, key: str) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"its {key} is not a number")
+    return float(value)
+
+
+def _items(value: object, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"its {key} is not a list")
+    return value
+
+
+def _damaged(where: str, what: str) -> RunError:
+    return RunError(f"{where} {what}", hint="run describe again, or restore the file from a backup")

@@ -1,0 +1,296 @@
+"""The report: one offline HTML file a run, with every unit, its scores and its exemplars.
+
+The page holds each photo once, as a JPEG that the exemplars of all units share, and for each
+exemplar a mask of 56x56 bits; the browser draws the exciting region bright and the rest dim when
+a unit comes into view. Its size is bounded: photos shrink, then exemplars are left out, until the
+page fits its budget.
+
+All text of labels and names is untrusted. What the template writes is escaped, the data the script
+reads is JSON with every ``<`` escaped and is only ever shown as text, and the content policy allows
+nothing but this page's own script and style (by hash) and embedded images.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.files import write_bytes
+from milan_onnx.labels.masks import GRID, pack_mask
+from milan_onnx.labels.record import (
+    UnitLabel,
+    in_order,
+    rounded_activation,
+    rounded_score,
+)
+from milan_onnx.labels.summary import summarize
+from milan_onnx.labels.thumbnails import (
+    STEPS,
+    FrameSource,
+    Step,
+    Thumbnails,
+    encode_all,
+    foreseen_bytes,
+    shared_head,
+)
+
+MaskSource = Callable[[str, int, int, int], NDArray[np.bool_]]
+"""(layer, unit, rank of the exemplar, size) to a bool mask of the frame, (size, size) at best."""
+
+UNIT_BYTES = 25_000_000 // 512
+LEAST_BYTES = 6_000_000
+MOST_BYTES = 48_000_000
+CANDIDATES = 10
+LONGEST_TEXT = 400
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """What a report shows."""
+
+    title: str
+    """Heading of the page: the model's name."""
+
+    facts: Mapping[str, str]
+    """What was run on what (name to text), in the order shown."""
+
+    layers: tuple[str, ...]
+    """Layer names, in the order shown."""
+
+    labels: Sequence[UnitLabel]
+    """Every unit of those layers."""
+
+    mask: MaskSource
+    """Gives the exciting region of an exemplar."""
+
+    frames: FrameSource
+    """Gives the frames of photos."""
+
+    warnings: tuple[str, ...] = field(default=())
+    """What the reader should know before trusting the labels."""
+
+
+@dataclass(frozen=True)
+class ReportSize:
+    """What was chosen to keep the page within its budget."""
+
+    bytes: int
+    """Size of the page."""
+
+    budget: int
+    """Most it was to take."""
+
+    units: int
+    """Units shown."""
+
+    images: int
+    """Distinct photos embedded."""
+
+    side: int
+    """Longer side of a photo, pixels."""
+
+    quality: int
+    """JPEG quality."""
+
+    exemplars: int
+    """Most exemplars shown a unit."""
+
+
+def default_budget(units: int) -> int:
+    """Bytes a report of that many units may take: 25 MB at 512 units, within 6 and 48 MB."""
+    return min(MOST_BYTES, max(LEAST_BYTES, UNIT_BYTES * units))
+
+
+def write_report(path: Path, *, run: ReportRun, budget: int | None = None) -> ReportSize:
+    """Write the report of a run as one HTML file; returns what was chosen for its size."""
+    limit = default_budget(len(run.labels)) if budget is None else budget
+    labels = in_order(run.labels, run.layers)
+    masks = _packed_masks(run, labels)
+    for step in _steps_from_fitting(run, labels, masks, limit):
+        thumbnails = encode_all(run.frames, _images(labels, step.exemplars), step)
+        page = _page(run, labels, masks, thumbnails)
+        if len(page) <= limit:
+            break
+    write_bytes(path, page)
+    return ReportSize(
+        bytes=len(page),
+        budget=limit,
+        units=len(labels),
+        images=len(thumbnails.jpegs),
+        side=max(thumbnails.height, thumbnails.width),
+        quality=step.quality,
+        exemplars=step.exemplars,
+    )
+
+
+def _packed_masks(run: ReportRun, labels: Sequence[UnitLabel]) -> list[list[str]]:
+    """For each label, the masks of the exemplars that may be shown."""
+    most = STEPS[0].exemplars
+    return [
+        [
+            pack_mask(run.mask(label.layer, label.unit, rank, GRID))
+            for rank in range(len(label.exemplars[:most]))
+        ]
+        for label in labels
+    ]
+
+
+def _images(labels: Sequence[UnitLabel], exemplars: int) -> list[int]:
+    return sorted({e.image for label in labels for e in label.exemplars[:exemplars]})
+
+
+def _steps_from_fitting(
+    run: ReportRun, labels: Sequence[UnitLabel], masks: Sequence[Sequence[str]], limit: int
+) -> tuple[Step, ...]:
+    """The steps from the first that is foreseen to fit: photos are decoded once, not once each."""
+    foreseen = foreseen_bytes(run.frames, _images(labels, STEPS[0].exemplars))
+    text: dict[int, int] = {}
+    for position, step in enumerate(STEPS):
+        if step.exemplars not in text:
+            empty = Thumbnails(step, {}, step.side, step.side)
+            text[step.exemplars] = len(_page(run, labels, masks, empty))
+        photos = len(_images(labels, step.exemplars)) * foreseen[step.side, step.quality]
+        if text[step.exemplars] + 1.03 * photos <= limit:
+            return STEPS[position:]
+    return STEPS[-1:]
+
+
+def _page(
+    run: ReportRun,
+    labels: Sequence[UnitLabel],
+    masks: Sequence[Sequence[str]],
+    thumbnails: Thumbnails,
+) -> bytes:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = _template("report.css"), _template("report.js")
+    photos, positions = _photos_json(labels, thumbnails)
+    data = _data_json(run, labels, masks, thumbnails, positions)
+    html = environment.from_string(_template("report.html.j2")).render(
+        title=run.title,
+        facts=run.facts,
+        warnings=run.warnings,
+        summaries=[summarize(layer, labels) for layer in data["layers"]],
+        units=len(labels),
+        thumbnails=thumbnails,
+        # Hashes in the policy: nothing else on the page may run, whatever a label says.
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(_script_json(data)),
+        photos=Markup(_script_json(photos)),
+    )
+    return html.encode("utf-8", "replace")
+
+
+def _template(name: str) -> str:
+    return (resources.files("milan_onnx.labels") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "img-src data:",
+            f"style-src {_source_hash(style)}",
+            f"script-src {_source_hash(script)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _source_hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end, or open a comment in, the script element that holds it."""
+    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _photos_json(
+    labels: Sequence[UnitLabel], thumbnails: Thumbnails
+) -> tuple[dict[str, Any], dict[int, int]]:
+    """The photos for the script, and the position of each image id in them."""
+    names = {
+        e.image: e.name for label in labels for e in label.exemplars[: thumbnails.step.exemplars]
+    }
+    images = sorted(names)
+    jpegs = thumbnails.jpegs
+    head = shared_head([jpegs[i] for i in images if i in jpegs])
+    bodies = [
+        b64encode(jpegs[i][len(head) :]).decode("ascii") if i in jpegs else None for i in images
+    ]
+    photos = {
+        "head": b64encode(head).decode("ascii"),
+        "bodies": bodies,
+        "names": [_clipped(names[i]) for i in images],
+    }
+    return photos, {image: position for position, image in enumerate(images)}
+
+
+def _data_json(
+    run: ReportRun,
+    labels: Sequence[UnitLabel],
+    masks: Sequence[Sequence[str]],
+    thumbnails: Thumbnails,
+    positions: Mapping[int, int],
+) -> dict[str, Any]:
+    layers = list(dict.fromkeys([*run.layers, *(label.layer for label in labels)]))
+    numbers = {layer: number for number, layer in enumerate(layers)}
+    return {
+        "grid": GRID,
+        "width": thumbnails.width,
+        "height": thumbnails.height,
+        "shown": thumbnails.step.exemplars,
+        "layers": layers,
+        "units": [
+            _unit_json(label, numbers[label.layer], own[: thumbnails.step.exemplars], positions)
+            for label, own in zip(labels, masks, strict=True)
+        ],
+    }
+
+
+def _unit_json(
+    label: UnitLabel, layer: int, masks: Sequence[str], positions: Mapping[int, int]
+) -> dict[str, Any]:
+    """A unit for the script; short keys, there are thousands."""
+    return {
+        "l": layer,
+        "u": int(label.unit),
+        "d": None if label.description is None else _clipped(label.description),
+        "s": _scores(label.pmi, label.log_p_given_exemplars, label.log_p),
+        "t": rounded_activation(label.threshold),
+        "f": sorted(label.flags),
+        "c": [
+            [_clipped(c.description), *_scores(c.pmi, c.log_p_given_exemplars, c.log_p)]
+            for c in label.candidates[:CANDIDATES]
+        ],
+        "x": [
+            [positions[e.image], rounded_activation(e.activation), mask]
+            for e, mask in zip(label.exemplars, masks, strict=False)
+        ],
+    }
+
+
+def _scores(*values: float | None) -> list[float | None]:
+    return [rounded_score(value) for value in values]
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
