@@ -1,0 +1,123 @@
+"""The tree's rules: imports run one way, torch stays in export/, importing costs little."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import milan_onnx
+
+PACKAGE = Path(milan_onnx.__file__).parent
+
+# A place may import those in rows above its own, and itself.
+ROWS = [
+    {"errors", "choice", "files", "geometry", "progress"},
+    {"bundle"},
+    {"subject", "probe"},
+    {"runtime", "exemplars", "labels"},
+    {"options", "encoding", "run", "doctor"},
+    {"reporting"},
+    {"describing"},
+    {"cli"},
+]
+EXPORT_MAY = {"export", "bundle", "errors", "files"}
+
+
+def place(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+
+
+def imports(path: Path) -> set[str]:
+    """Places of the package that a file imports, at any depth of the code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "milan_onnx":
+            names = [alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()]
+            found.update(names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("milan_onnx."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("milan_onnx.")]
+            found.update(name.split(".")[1] for name in names)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    here = place(path)
+    if here == "export":
+        assert imports(path) <= EXPORT_MAY
+        return
+    row = next(i for i, row in enumerate(ROWS) if here in row)
+    allowed = {here}.union(*ROWS[: row + 1]) if row in (0, 3) else {here}.union(*ROWS[:row])
+    assert imports(path) <= allowed
+
+
+def test_everything_outside_export_imports_with_torch_blocked() -> None:
+    names = [
+        ".".join(("milan_onnx", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in modules()
+        if place(path) != "export"
+    ]
+    code = f"""
+import importlib, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "onnxscript"):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+for name in {names!r}:
+    importlib.import_module(name.removesuffix(".__init__"))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    loaded = loaded_by("import milan_onnx")
+    assert not {m for m in loaded if m.startswith("milan_onnx.")}
+    assert "numpy" not in loaded
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loaded = loaded_by(
+        "import sys; sys.argv = ['milan-onnx', '--help']\n"
+        "from milan_onnx.cli import main\n"
+        "try: main()\nexcept SystemExit: pass"
+    )
+    heavy = {"numpy", "onnx", "onnxruntime", "PIL", "jinja2", "tokenizers", "torch", "rich"}
+    assert not heavy & loaded
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert sorted(milan_onnx.__all__) == milan_onnx.__all__
+    for name in milan_onnx.__all__:
+        assert getattr(milan_onnx, name) is not None
+    with pytest.raises(AttributeError):
+        milan_onnx.nothing  # noqa: B018
+
+
+def test_no_import_installs_handlers_or_warnings() -> None:
+    code = """
+import logging, signal, warnings
+before = (list(logging.root.handlers), signal.getsignal(signal.SIGTERM), list(warnings.filters))
+import milan_onnx.cli.app, milan_onnx.describing
+after = (list(logging.root.handlers), signal.getsignal(signal.SIGTERM))
+assert before[:2] == after, (before, after)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

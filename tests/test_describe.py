@@ -1,0 +1,176 @@
+"""The main job through the installed command and the Python API, on a tiny model and bundle."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import milan_onnx
+from milan_onnx.labels import read_jsonl
+from tests.conftest import Command
+
+LAYERS = ("--layer", "relu1", "--layer", "relu6")
+
+
+@pytest.fixture(scope="module")
+def run_folder(
+    milan: Command, subject_path: Path, bundle_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = milan(
+        "describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 90, "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of the labels and the store."""
+    files = [folder / "labels.jsonl", *sorted((folder / "exemplars").rglob("*.*"))]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.is_file()}
+
+
+def test_prints_labels_and_says_every_choice(
+    milan: Command, subject_path: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    done = milan(
+        "describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 60, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0] == ["layer", "unit", "pmi", "description", "flags"]
+    assert [(r[0], int(r[1])) for r in rows[1:]] == [("relu1", u) for u in range(8)] + [
+        ("relu6", u) for u in range(12)
+    ]
+    for choice in ("layer:", "probe images:", "device:", "threads:", "preprocessing:", "batch:"):
+        assert choice in done.stderr
+    assert "\r" not in done.stderr
+    assert (tmp_path / "model-run" / "report.html").is_file()
+    assert "model-run/report.html" in done.stderr
+
+
+def test_a_second_run_takes_the_next_free_name(
+    milan: Command, subject_path: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    line = ("describe", subject_path, "-l", "relu1", "--bundle", bundle_path, "--synthetic", 30)
+    for name in ("model-run", "model-run-2"):
+        assert milan(*line, "--no-report", cwd=tmp_path).returncode == 0
+        assert (tmp_path / name / "manifest.json").is_file()
+    assert not (tmp_path / "model-run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [("--batch-size", 1), ("--batch-size", 7, "--threads", 1), ("--threads", 3)]
+)
+def test_same_bytes_whatever_batch_and_threads(
+    milan: Command,
+    subject_path: Path,
+    bundle_path: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    options: tuple[object, ...],
+) -> None:
+    out = tmp_path / "again"
+    line = ("describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 90)
+    done = milan(*line, "--out", out, "--no-report", *options)
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == contents(run_folder)
+
+
+def test_a_layer_is_the_same_alone(
+    milan: Command, subject_path: Path, bundle_path: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "alone"
+    line = ("describe", subject_path, "-l", "relu6", "--bundle", bundle_path, "--synthetic", 90)
+    assert milan(*line, "--out", out, "--no-report").returncode == 0
+    alone = (out / "labels.jsonl").read_text().splitlines()
+    both = (run_folder / "labels.jsonl").read_text().splitlines()
+    assert alone == [line for line in both if '"layer":"relu6"' in line]
+
+
+def test_the_run_reads_back(run_folder: Path, subject_path: Path) -> None:
+    run = milan_onnx.load_run(run_folder)
+    assert [layer.layer for layer in run.layers] == ["relu1", "relu6"]
+    assert len(run.labels) == 20
+    label = run.labels[0]
+    assert [e.activation for e in label.exemplars] == sorted(
+        (e.activation for e in label.exemplars), reverse=True
+    )
+    assert label.candidates[0].description == label.description
+    layer = run.layer("relu1")
+    assert layer.maps.shape == (8, 15, 16, 16)
+    np.testing.assert_array_equal(layer.maps.max(axis=(2, 3)), layer.activations)
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    assert manifest["probe"]["usable"] == 90
+    assert manifest["layers"][0]["quantile_method"] == "tail"
+
+
+def test_python_api_gives_the_same_without_a_folder(
+    subject_path: Path, bundle_path: Path, run_folder: Path
+) -> None:
+    seen: list[milan_onnx.UnitLabel] = []
+    run = milan_onnx.describe(
+        subject_path,
+        ["relu1", "relu6"],
+        bundle=bundle_path,
+        options=milan_onnx.DescribeOptions(synthetic=90),
+        on_label=seen.append,
+    )
+    assert run.path is None
+    assert tuple(seen) == run.labels
+    written = read_jsonl(run_folder / "labels.jsonl")
+    assert [label.description for label in run.labels] == [label.description for label in written]
+
+
+def test_bounded_histogram_is_said_in_the_manifest(
+    milan: Command, subject_path: Path, bundle_path: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    line = ("describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 90)
+    out = tmp_path / "run"
+    assert milan(*line, "--out", out, "--no-report", "--tail-memory", 0).returncode == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert {layer["quantile_method"] for layer in manifest["layers"]} == {"histogram"}
+    exact = milan_onnx.load_run(run_folder).layer("relu6").thresholds
+    near = milan_onnx.load_run(out).layer("relu6").thresholds
+    np.testing.assert_allclose(near, exact, rtol=2e-3)
+    assert near[exact == 6].tolist() == exact[exact == 6].tolist()
+
+
+def test_report_is_written_again_from_the_run(
+    milan: Command, run_folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = milan("report", run_folder, "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(page)
+    assert page.read_bytes() == (run_folder / "report.html").read_bytes()
+
+
+def test_interrupt_leaves_nothing(subject_path: Path, bundle_path: Path, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "milan-onnx"
+    line = [program, "describe", subject_path, "-l", "relu1", "--bundle", bundle_path]
+    line += ["--synthetic", "5000", "--out", "run"]
+    process = subprocess.Popen(
+        list(map(str, line)),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "interrupted: nothing was left behind"
+    assert list(tmp_path.iterdir()) == []
