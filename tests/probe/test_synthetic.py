@@ -11,7 +11,7 @@ import pytest
 from milan_onnx.geometry import Geometry
 from milan_onnx.probe import Loader, SyntheticProbe, open_probe
 from milan_onnx.probe.synthetic import patterns, scenes, shapes, text, textures
-from milan_onnx.probe.synthetic.draw import ROUND
+from milan_onnx.probe.synthetic.families import ROUND
 
 FAMILIES = {family.__name__: family for family in ROUND}
 

@@ -1,34 +1,18 @@
-"""The built-in probe set: which family draws which image, and the probe set over them."""
+"""The built-in probe set as a probe set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from milan_onnx.files import sha256_bytes
 from milan_onnx.probe.base import Loaded, ProbeSet
-from milan_onnx.probe.synthetic import patterns, scenes, shapes, text, textures
-from milan_onnx.probe.synthetic.canvas import Recipe, Rng
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Family = Callable[[Rng, int], Recipe]
-
-# One round: the families in the order in which they come, mixed so that any prefix is balanced.
-ROUND: tuple[Family, ...] = (
-    scenes.scene, textures.surface, shapes.single, patterns.grating, text.word,
-    scenes.scene, patterns.solid, textures.surface, shapes.many, scenes.thing,
-    patterns.dots, text.glyph, textures.surface, scenes.scene, shapes.ball,
-    patterns.blend, scenes.thing, textures.surface, text.sign, patterns.checks,
-    scenes.scene, shapes.lines, textures.surface, scenes.thing, patterns.rings,
-    text.paragraph, scenes.scene, shapes.two, textures.surface, patterns.grating,
-    scenes.thing, text.number, shapes.single, scenes.scene, textures.surface,
-    patterns.solid, scenes.thing, text.poster, textures.surface, scenes.scene,
-)  # fmt: skip
+    from milan_onnx.probe.synthetic.canvas import Recipe
 
 
 class SyntheticProbe(ProbeSet):
@@ -71,9 +55,7 @@ class SyntheticProbe(ProbeSet):
         return Loaded(image, "", sha256_bytes(image.tobytes()))
 
     def _recipe(self, index: int) -> Recipe:
-        place = index % len(ROUND)
-        family = ROUND[place]
-        # How many images of this family came before, so that it goes through all its kinds.
-        before = index // len(ROUND) * ROUND.count(family) + ROUND[:place].count(family)
-        key = np.array([self._seed & (2**64 - 1), index], np.uint64)
-        return family(np.random.Generator(np.random.Philox(key=key)), before)
+        # Imported with the first drawing: a run on photos needs none of it.
+        from milan_onnx.probe.synthetic.families import recipe
+
+        return recipe(self._seed, index)
