@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from milan_onnx.files import sha256_bytes
 from milan_onnx.probe.decode import Unusable, decode
@@ -137,8 +138,8 @@ def is_image_name(name: str) -> bool:
 
 def clean_name(name: str) -> str:
     """A file name as printable text, whatever bytes the disk or the archive holds."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    # Control characters could steer a terminal; lone surrogates cannot be written as UTF-8.
+    return "".join("\ufffd" if category(char) in ("Cc", "Cs") else char for char in name)
 
 
 def too_large(size: int) -> Unusable:

@@ -101,16 +101,26 @@ def open_list(path: Path) -> FilesProbe:
     files = []
     for number, name in _lines(path):
         file = path.parent / name
-        if not file.is_file():
-            what = "is a folder" if file.is_dir() else "does not exist"
+        what = _missing(file)
+        if what:
             raise ProbeError(
-                f"line {number} of {path}: {name} {what}",
+                f"line {number} of {path}: {clean_name(name)[:200]} {what}",
                 hint=f"paths are relative to the list's folder, {path.parent}",
             )
         files.append((name.replace("\\", "/") if os.sep == "\\" else name, file))
     if not files:
         raise ProbeError(f"the list {path} names no images", hint="write one path a line")
     return FilesProbe(f"list {path}", str(path), files)
+
+
+def _missing(file: Path) -> str:
+    """Why a listed path is not a file, or ''."""
+    try:
+        if file.is_file():
+            return ""
+        return "is a folder" if file.is_dir() else "does not exist"
+    except OSError as error:
+        return f"cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -122,13 +132,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         reason = (error.strerror or str(error)).lower()
         raise ProbeError(f"cannot read the list {path}: {reason}") from error
     is_csv = path.suffix.lower() == ".csv"
+    begun = False
     for number, line in enumerate(text.splitlines(), 1):
         name = line.strip()
         if not name or name.startswith("#"):
             continue
         if is_csv:
             name = _cell(path, number, name)
-            if number == 1 and not is_image_name(name):
+            heading = not begun and not is_image_name(name) and _missing(path.parent / name)
+            begun = True
+            if heading:
                 continue
         yield number, name
 

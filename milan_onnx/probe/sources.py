@@ -40,7 +40,7 @@ def open_probe(
 
 
 def _open_path(path: Path) -> ProbeSet:
-    if not path.exists():
+    if not _exists(path):
         shards = _shards(path)
         if shards:
             return JoinedProbe([_open_path(s) for s in shards], [s.name for s in shards], str(path))
@@ -49,6 +49,14 @@ def _open_path(path: Path) -> ProbeSet:
             hint="give a folder, a list of paths, a zip or a tar of photos",
         )
     return open_folder(path) if path.is_dir() else _opener(path)(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ProbeError(f"cannot read the probe images {path}: {reason}") from error
 
 
 def _opener(path: Path) -> Callable[[Path], ProbeSet]:

@@ -53,6 +53,11 @@ def test_odd_file_names_become_text(tmp_path):
     assert probe.read(0) == png()
 
 
+def test_names_in_other_scripts_stay_as_they_are(tmp_path):
+    names = sorted(["写真\u3000一.png", "é.png", "👩\u200d🌾.png"])
+    assert list(open_probe(fill(tmp_path, names)).names) == names
+
+
 def test_a_vanished_file_is_unusable(tmp_path):
     probe = open_probe(fill(tmp_path, ["a.png"]))
     (tmp_path / "a.png").unlink()
@@ -89,7 +94,7 @@ def test_csv_has_one_column_with_or_without_heading(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text('path\n"a, b.png"\nc.png\n')
     assert list(open_probe(path).names) == ["a, b.png", "c.png"]
-    path.write_text("c.png\n")
+    path.write_text("# made by hand\nfile\nc.png\n")
     assert list(open_probe(path).names) == ["c.png"]
     path.write_text("c.png,cat\n")
     with pytest.raises(ProbeError, match=r"line 1 of .* has 2 columns"):
@@ -101,6 +106,9 @@ def test_list_names_the_missing_line(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("a.png\nb.png\n")
     with pytest.raises(ProbeError, match=r"line 2 of .*list\.txt: b\.png does not exist"):
+        open_probe(path)
+    path.write_text("x" * 5000)
+    with pytest.raises(ProbeError, match="file name too long"):
         open_probe(path)
     path.write_text(".\n")
     with pytest.raises(ProbeError, match="is a folder"):

@@ -303,7 +303,8 @@ def fence(rng: Rng, size: int) -> Image.Image:
 
 def bars(rng: Rng, size: int) -> Image.Image:
     sk = Sketch(sky(rng, size))
-    things.cat(rng, sk, 50, 56, 30)
+    inmate = pick(rng, (things.cat, things.dog, things.bird, things.face, things.robot))
+    inmate(rng, sk, 50, 56, 28)
     steel = vary(rng, (72, 74, 82))
     for x in np.arange(6, 104, float(rng.uniform(11, 17))):
         sk.box(float(x) - 1.8, 0, float(x) + 1.8, 101, steel)

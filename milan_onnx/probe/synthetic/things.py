@@ -47,10 +47,11 @@ def face(rng: Rng, sk: Sketch, x: float, y: float, s: float) -> None:
         sk.circle(x + side * s * 0.7, y + s * 0.1, s * 0.15, tint(skin, -0.1))
     sk.ellipse(x, y + s * 0.08, s * 0.7, s * 0.86, skin)
     sk.ellipse(x, y - s * 0.62, s * 0.5, s * 0.22, hair)
+    iris = vary(rng, pick(rng, ((60, 90, 150), (80, 56, 36), (70, 110, 70))))
     for side in (-1, 1):
         ex, ey = x + side * s * 0.28, y - s * 0.06
         sk.ellipse(ex, ey, s * 0.15, s * 0.1, PAPER)
-        sk.circle(ex, ey, s * 0.075, vary(rng, pick(rng, ((60, 90, 150), (80, 56, 36)))))
+        sk.circle(ex, ey, s * 0.075, iris)
         sk.line([(ex - s * 0.14, ey - s * 0.2), (ex + s * 0.14, ey - s * 0.2)], hair, s * 0.06)
     sk.line(
         [(x, y), (x + s * 0.08, y + s * 0.26), (x - s * 0.04, y + s * 0.28)],
@@ -489,7 +490,7 @@ def umbrella(rng: Rng, sk: Sketch, x: float, y: float, s: float) -> None:
 
 def mushroom(rng: Rng, sk: Sketch, x: float, y: float, s: float) -> None:
     cap = vary(rng, pick(rng, ((204, 40, 40), (160, 106, 62), (236, 150, 60))))
-    sk.rounded(x - s * 0.26, y, x + s * 0.26, y + s, s * 0.2, (244, 234, 214))
+    sk.rounded(x - s * 0.26, y, x + s * 0.26, y + s, s * 0.2, (222, 204, 172))
     curve = [
         (x + s * math.cos(a), y + s * 0.15 + s * math.sin(a))
         for a in np.linspace(math.pi, 2 * math.pi, 40)
