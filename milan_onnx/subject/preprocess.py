@@ -21,6 +21,7 @@ Size = int | tuple[int, int]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 DEFAULT_SIDE = 224
+LARGEST_SIDE = 1 << 15
 METADATA_KEY = "milan_onnx.preprocessing"
 CONFIG_NAME = "preprocessor_config.json"
 
@@ -253,11 +254,18 @@ def _config_size(size: Any) -> Resize:
     """``224``, ``{"shortest_edge": 224}`` or ``{"height": 224, "width": 224}``."""
     if isinstance(size, Mapping):
         if "shortest_edge" in size:
-            return int(size["shortest_edge"])
-        return int(size["height"]), int(size["width"])
+            return _side(size["shortest_edge"])
+        return _side(size["height"]), _side(size["width"])
     if isinstance(size, Sequence) and not isinstance(size, str):
-        return int(size[0]), int(size[1])
-    return int(size)
+        return _side(size[0]), _side(size[1])
+    return _side(size)
+
+
+def _side(value: Any) -> int:
+    """A number of pixels that can be the side of an image."""
+    if isinstance(value, bool) or int(value) != value or not 0 < value < LARGEST_SIDE:
+        raise ValueError(f"{value!r} is no side of an image")
+    return int(value)
 
 
 # --- plain metadata, and the input itself -------------------------------------------------------
@@ -271,7 +279,7 @@ def _from_plain_metadata(subject: Subject, found: _Found) -> None:
             found.offer(name, _triple(name, value, _source_error(source)), source)
     if "image_size" in subject.metadata:
         size = [int(number) for number in _numbers("image_size", subject.metadata["image_size"])]
-        if len(size) in (1, 2) and min(size) > 0:
+        if len(size) in (1, 2) and min(size) > 0 and max(size) < LARGEST_SIDE:
             found.offer("crop", (size[0], size[-1]), source)
 
 

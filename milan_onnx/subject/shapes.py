@@ -99,6 +99,10 @@ def _inlined(model: ModelProto) -> ModelProto:
         return model
 
 
+def _ranked(proto: TypeProto | None) -> bool:
+    return proto is not None and proto.tensor_type.HasField("shape")
+
+
 def _tensor_type(proto: TypeProto) -> TensorType:
     tensor = proto.tensor_type
     if not tensor.HasField("shape"):
@@ -155,8 +159,9 @@ class _Walker:
             return
         if self.baked is not None:
             self._free(node, self.baked)
-        found = self._infer(node) or self._declared(node)
-        self.types.update(found)
+        found = self._infer(node)
+        missing = [n for n in node.output if n and not _ranked(found.get(n))]
+        self.types.update({**found, **self._declared(missing)})
         if self._foldable(node):
             self._fold(node)
 
@@ -194,8 +199,8 @@ class _Walker:
         dims = self._dims(node.input[0]) if node.input else None
         if node.op_type == "Reshape" and dims is not None:
             target = self.values.get(node.input[1])
-            allow_zero = any(a.name == "allowzero" and a.i for a in node.attribute)
-            if target is not None and not allow_zero:
+            literal = any(a.name == "allowzero" and a.i for a in node.attribute)
+            if target is not None and not (literal and 0 in target):
                 freed = freed_shape(dims, [int(value) for value in target], baked)
                 if freed is not None:
                     self.reshapes[node.output[0]] = tuple(freed)
@@ -232,7 +237,7 @@ class _Walker:
     def _infer(self, node: NodeProto) -> dict[str, TypeProto]:
         from onnx import defs, shape_inference
 
-        node = _standard(node)
+        node = _standard(node, freed=node.output[0] in self.reshapes)
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             schema = defs.get_schema(node.op_type, self.opsets.get(domain or "ai.onnx", 1), domain)
@@ -248,12 +253,12 @@ class _Walker:
         except Exception:
             return {}
 
-    def _declared(self, node: NodeProto) -> dict[str, TypeProto]:
-        """What the file itself says of a node's outputs, with only the rank to be trusted."""
+    def _declared(self, names: Iterable[str]) -> dict[str, TypeProto]:
+        """What the file itself says of tensors, with only rank and channels to be trusted."""
         from onnx import helper
 
         found = {}
-        for name in node.output:
+        for name in names:
             dims = dims_of(self.declared[name]) if name in self.declared else None
             if dims is not None:
                 elem = self.declared[name].type.tensor_type.elem_type
@@ -301,10 +306,12 @@ class _Walker:
         return list(ReferenceEvaluator(model).run(None, feeds))
 
 
-def _standard(node: NodeProto) -> NodeProto:
+def _standard(node: NodeProto, *, freed: bool) -> NodeProto:
     """A node whose shapes behave as this one's, in the standard domain where that is possible."""
     import onnx
 
+    if freed:
+        return onnx.helper.make_node(node.op_type, node.input, node.output)
     twin = LOOKALIKES.get(node.op_type) if node.domain == "com.microsoft" else None
     if twin is None:
         return node

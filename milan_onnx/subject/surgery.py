@@ -102,7 +102,7 @@ def _check(
 ) -> None:
     if not layers:
         raise UsageError("no layer is asked for", hint="name one with --layer")
-    image, (height, width) = subject.input, preprocessing.geometry.crop
+    image, (height, width) = subject.input, preprocessing.geometry.size
     if (image.height or height, image.width or width) != (height, width):
         raise UsageError(
             f"the model takes {image.height}x{image.width}, not {height}x{width}",
@@ -120,7 +120,7 @@ class _Surgeon:
     def __init__(self, subject: Subject, preprocessing: Preprocessing, batch: int | None) -> None:
         self.subject, self.preprocessing, self.batch = subject, preprocessing, batch
         self.graph: Graph = analyse(subject).graph
-        self.frame = preprocessing.geometry.crop
+        self.frame = preprocessing.geometry.size
         self.inference: Inference = infer_subject(subject, self.frame)
         self.freed = batch is None and subject.input.batch is not None
         self.taken = all_names(subject.model.graph)
@@ -137,7 +137,7 @@ class _Surgeon:
         for index in kept:
             self._take(index)
         outputs = tuple(self._tap(number, layer) for number, layer in enumerate(layers))
-        model = self._model(input_name, kept, [output.name for output in outputs])
+        model = self._model(input_name, kept, outputs)
         return TappedModel(
             model_bytes=model.SerializeToString(deterministic=True),
             external_folder=self.subject.external_folder,
@@ -195,6 +195,8 @@ class _Surgeon:
         """Take a baked batch out of a node."""
         shape = self.inference.reshapes.get(node.output[0])
         if shape is not None:
+            # Freed shapes use 0 in its usual sense, so "allowzero" must go.
+            del node.attribute[:]
             node.input[1] = self.patches.constant(np.array(shape, np.int64))
         repeated = self.inference.expands.get(node.output[0], ())
         if repeated:
@@ -262,7 +264,9 @@ class _Surgeon:
 
     # --- together -------------------------------------------------------------------------------
 
-    def _model(self, input_name: str, kept: Sequence[int], outputs: Sequence[str]) -> ModelProto:
+    def _model(
+        self, input_name: str, kept: Sequence[int], outputs: Sequence[TapOutput]
+    ) -> ModelProto:
         import onnx
 
         source = self.subject.model
@@ -275,7 +279,7 @@ class _Surgeon:
         graph.name = "tapped"
         graph.node.extend([*self.front.nodes, *self.inner, *self.back.nodes])
         graph.input.append(_image_info(input_name, self.batch, self.frame))
-        graph.output.extend(_output_info(name) for name in outputs)
+        graph.output.extend(_output_info(output, self.batch) for output in outputs)
         added = (self.front.weights, self.patches.weights, self.back.weights)
         graph.initializer.extend(tensor for weights in added for tensor in weights)
         self._weights(graph, kept)
@@ -345,10 +349,12 @@ def _image_info(name: str, batch: int | None, frame: tuple[int, int]) -> ValueIn
     return helper.make_tensor_value_info(name, TensorProto.UINT8, [batch or "N", *frame, 3])
 
 
-def _output_info(name: str) -> ValueInfoProto:
+def _output_info(output: TapOutput, batch: int | None) -> ValueInfoProto:
     from onnx import TensorProto, helper
 
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    height, width = output.grid or (f"{output.name}_h", f"{output.name}_w")
+    shape = [batch or "N", output.units or f"{output.name}_c", height, width]
+    return helper.make_tensor_value_info(output.name, TensorProto.FLOAT, shape)
 
 
 class Builder:
