@@ -139,8 +139,9 @@ def _infer_at(subject: Subject, frame: tuple[int, int]) -> Inference:
 
 
 def _common(first: TensorType, second: TensorType | None) -> TensorType:
-    if second is None or first.dims is None or second.dims is None:
-        return replace(first, dims=None)
+    """What two sizes have in common; where the second does not fit the model, the first counts."""
+    if first.dims is None or second is None or second.dims is None:
+        return first
     if len(first.dims) != len(second.dims):
         return replace(first, dims=None)
     pairs = zip(first.dims, second.dims, strict=True)

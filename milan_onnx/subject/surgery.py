@@ -21,7 +21,7 @@ from milan_onnx.subject.grid import Grid, token_grid
 from milan_onnx.subject.layers import UNIT_AXIS, Layer, analyse, infer_subject
 from milan_onnx.subject.model import ImageInput, Subject
 from milan_onnx.subject.preprocess import Preprocessing
-from milan_onnx.subject.shapes import Inference
+from milan_onnx.subject.shapes import Dims, Inference
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -220,15 +220,8 @@ class _Surgeon:
     def _tap(self, number: int, layer: Layer) -> TapOutput:
         """Bring a layer to float32 (N, C, h, w)."""
         output = self.back.free_name(f"layer_{number}")
-        kind = self.inference.types.get(layer.tensor)
-        dims = kind.dims if kind and kind.dims else (None,) * len(layer.shape)
-        if len(dims) != len(layer.shape):
-            raise LayerUnsuitable(f"{layer.tensor} is no layer of this model", hint="resolve again")
-        from onnx import TensorProto
-
-        name = layer.tensor
-        if kind is None or kind.elem != TensorProto.FLOAT:
-            name = self.back.cast(name, TensorProto.FLOAT)
+        dims = self._dims(layer)
+        name = self._as_float(layer.tensor)
         units = dims[UNIT_AXIS[layer.kind]]
         result = TapOutput(layer, output, units, None, (layer.note,) if layer.note else ())
         if layer.kind == "tokens":
@@ -239,13 +232,27 @@ class _Surgeon:
         if layer.kind == "channels_first":
             self.back.op("Identity", name, output=output)
             return replace(result, grid=_grid(dims[2], dims[3]))
-        vector = layer.kind == "vector"
-        shape = [0, 0, 1, 1] if vector else [0, 0, 1, -1]
-        if vector:
-            # A 0 can only copy an axis that is there, and -1 takes what is left: one.
-            shape = [0, units or -1, 1, 1]
-        self.back.reshape(name, shape, output)
-        return replace(result, grid=(1, 1) if vector else _grid(1, dims[2]))
+        if layer.kind == "sequence":
+            self.back.reshape(name, [0, 0, 1, -1], output)
+            return replace(result, grid=_grid(1, dims[2]))
+        self.back.reshape(name, [0, -1, 1, 1], output)
+        return replace(result, grid=(1, 1))
+
+    def _dims(self, layer: Layer) -> Dims:
+        """The dimensions of a layer for the frame."""
+        known = self.inference.types.get(layer.tensor)
+        dims = known.dims if known and known.dims else (None,) * len(layer.shape)
+        if len(dims) != len(layer.shape) or layer.tensor not in self.graph.dependent:
+            raise LayerUnsuitable(f"{layer.tensor} is no layer of this model", hint="resolve again")
+        return dims
+
+    def _as_float(self, name: str) -> str:
+        from onnx import TensorProto
+
+        known = self.inference.types.get(name)
+        if known is not None and known.elem == TensorProto.FLOAT:
+            return name
+        return self.back.cast(name, TensorProto.FLOAT)
 
     def _tap_tokens(self, name: str, result: TapOutput, tokens: int | None) -> TapOutput:
         """Drop the prefix tokens and lay the rest out as the patches lie in the frame."""

@@ -53,6 +53,23 @@ def test_normalisation(tmp_path: Path, run: Any, frames: Any, dims: Dims, elem: 
     assert got.dtype == np.float32
 
 
+@pytest.mark.parametrize("elem", ["FLOAT16", "DOUBLE"])
+def test_layers_of_other_float_types_come_out_as_float32(
+    tmp_path: Path, run: Any, frames: Any, elem: str
+) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    made = model(
+        nodes,
+        inputs=[image(elem=TensorProto.DataType.Value(elem))],
+        outputs=[output("y", TensorProto.DataType.Value(elem))],
+    )
+    images = frames(2, 8)
+    got = seen(tmp_path, made, run, images)
+    assert got.dtype == np.float32
+    wanted = -((images / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
 def test_uint8_pixels_are_untouched(tmp_path: Path, run: Any, frames: Any) -> None:
     images = frames(2, 8)
     got = seen(tmp_path, identity(["N", 3, 8, 8], TensorProto.UINT8), run, images)
