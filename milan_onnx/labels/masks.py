@@ -19,8 +19,9 @@ def pack_mask(mask: NDArray[np.bool_], grid: int = GRID) -> str:
     take a fifth of the bits.
     """
     cells = _sampled(mask, grid).ravel()
-    runs, bits = _runs(cells), np.packbits(cells).tobytes()
-    kind, data = ("r", runs) if len(runs) < len(bits) else ("b", bits)
+    bits = np.packbits(cells).tobytes()
+    runs = _runs(cells, len(bits))
+    kind, data = ("b", bits) if runs is None else ("r", runs)
     return kind + b64encode(data).decode("ascii")
 
 
@@ -34,12 +35,17 @@ def _sampled(mask: NDArray[np.bool_], grid: int) -> NDArray[np.bool_]:
     return mask[np.ix_(rows, columns)]
 
 
-def _runs(cells: NDArray[np.bool_]) -> bytes:
-    changes = np.flatnonzero(np.diff(cells, prepend=False))
-    lengths = np.diff(changes, prepend=0, append=cells.size)
-    runs = bytearray()
-    for length in lengths.tolist():
-        full, rest = divmod(length, 255)
+def _runs(cells: NDArray[np.bool_], limit: int) -> bytes | None:
+    """The run lengths, or None where they take ``limit`` bytes or more."""
+    changes = np.flatnonzero(cells[1:] != cells[:-1]) + 1
+    if changes.size + 1 >= limit:
+        return None
+    ends = [*changes.tolist(), cells.size]
+    runs = bytearray(b"\x00" if cells[0] else b"")
+    start = 0
+    for end in ends:
+        full, rest = divmod(end - start, 255)
         runs += b"\xff\x00" * full
         runs.append(rest)
-    return bytes(runs)
+        start = end
+    return bytes(runs) if len(runs) < limit else None

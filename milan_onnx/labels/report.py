@@ -115,11 +115,17 @@ def write_report(path: Path, *, run: ReportRun, budget: int | None = None) -> Re
     limit = default_budget(len(run.labels)) if budget is None else budget
     labels = in_order(run.labels, run.layers)
     masks = _packed_masks(run, labels)
-    for step in _steps_from_fitting(run, labels, masks, limit):
+    forecast = _foresee(run, labels, masks)
+    steps, error = STEPS, 1.03
+    while True:
+        step = next((s for s in steps if forecast.page(s, error) <= limit), STEPS[-1])
         thumbnails = encode_all(run.frames, _images(labels, step.exemplars), step)
         page = _page(run, labels, masks, thumbnails)
-        if len(page) <= limit:
+        if len(page) <= limit or step is STEPS[-1]:
             break
+        # Photos came out larger than the sample said: take that into account for what is left.
+        error = max(error, (len(page) - forecast.text[step.exemplars]) / forecast.photos(step))
+        steps = steps[steps.index(step) + 1 :]
     write_bytes(path, page)
     return ReportSize(
         bytes=len(page),
@@ -148,20 +154,36 @@ def _images(labels: Sequence[UnitLabel], exemplars: int) -> list[int]:
     return sorted({e.image for label in labels for e in label.exemplars[:exemplars]})
 
 
-def _steps_from_fitting(
-    run: ReportRun, labels: Sequence[UnitLabel], masks: Sequence[Sequence[str]], limit: int
-) -> tuple[Step, ...]:
-    """The steps from the first that is foreseen to fit: photos are decoded once, not once each."""
-    foreseen = foreseen_bytes(run.frames, _images(labels, STEPS[0].exemplars))
-    text: dict[int, int] = {}
-    for position, step in enumerate(STEPS):
-        if step.exemplars not in text:
-            empty = Thumbnails(step, {}, step.side, step.side)
-            text[step.exemplars] = len(_page(run, labels, masks, empty))
-        photos = len(_images(labels, step.exemplars)) * foreseen[step.side, step.quality]
-        if text[step.exemplars] + 1.03 * photos <= limit:
-            return STEPS[position:]
-    return STEPS[-1:]
+@dataclass(frozen=True)
+class _Forecast:
+    """How large a page would be at each step, before its photos are decoded."""
+
+    text: Mapping[int, int]
+    """Bytes without photos, by the exemplars shown a unit."""
+
+    images: Mapping[int, int]
+    """Number of photos, by the exemplars shown a unit."""
+
+    photo: Mapping[tuple[int, int], float]
+    """Bytes of a photo, by side and quality."""
+
+    def photos(self, step: Step) -> float:
+        return max(1.0, self.images[step.exemplars] * self.photo[step.side, step.quality])
+
+    def page(self, step: Step, error: float) -> float:
+        return self.text[step.exemplars] + error * self.photos(step)
+
+
+def _foresee(
+    run: ReportRun, labels: Sequence[UnitLabel], masks: Sequence[Sequence[str]]
+) -> _Forecast:
+    shown = dict.fromkeys(step.exemplars for step in STEPS)
+    any_step = {step.exemplars: step for step in STEPS}
+    return _Forecast(
+        text={n: len(_page(run, labels, masks, Thumbnails(any_step[n], {}, 1, 1))) for n in shown},
+        images={n: len(_images(labels, n)) for n in shown},
+        photo=foreseen_bytes(run.frames, _images(labels, STEPS[0].exemplars)),
+    )
 
 
 def _page(

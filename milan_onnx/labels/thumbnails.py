@@ -30,7 +30,7 @@ class Step:
     """Most exemplars shown a unit."""
 
 
-STEPS = (
+STEPS: tuple[Step, ...] = (
     Step(224, 84, 15),
     Step(192, 82, 15),
     Step(160, 80, 15),

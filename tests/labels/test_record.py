@@ -54,7 +54,7 @@ labels = st.builds(
 
 
 @given(labels)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_line_reads_back_to_the_same_line(label: UnitLabel) -> None:
     line = to_json(label)
     read = from_json(line)

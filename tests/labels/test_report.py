@@ -14,6 +14,7 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -122,18 +123,18 @@ def test_the_policy_allows_this_script_and_style_alone(page: Page) -> None:
         assert f"{kind}-src 'sha256-{digest}'" in policy
 
 
+def attacking_run() -> ReportRun:
+    """A run in which every text tries to break out of its place."""
+    candidates = tuple(replace(c, description=ATTACK) for c in sample_label(0).candidates)
+    exemplars = (Exemplar(0, ATTACK, 1.0),)
+    bad = replace(sample_label(0, ATTACK), candidates=candidates, exemplars=exemplars)
+    bad = replace(bad, description=ATTACK, flags=(ATTACK,))
+    run = sample_run([bad, replace(bad, unit=1)])
+    return replace(run, title=ATTACK, facts={ATTACK: ATTACK}, warnings=(ATTACK,))
+
+
 def test_untrusted_text_stays_text(tmp_path: Path) -> None:
-    bad = replace(
-        sample_label(0, ATTACK),
-        description=ATTACK,
-        exemplars=(Exemplar(0, ATTACK, 1.0),),
-        candidates=tuple(replace(c, description=ATTACK) for c in sample_label(0).candidates),
-    )
-    again = replace(bad, unit=1)
-    run = replace(
-        sample_run([bad, again]), title=ATTACK, facts={ATTACK: ATTACK}, warnings=(ATTACK,)
-    )
-    write_report(tmp_path / "bad.html", run=run)
+    write_report(tmp_path / "bad.html", run=attacking_run())
     write_report(tmp_path / "good.html", run=sample_run([sample_label(0), sample_label(1)]))
     parsed = Page((tmp_path / "bad.html").read_text(encoding="utf-8"))
     good = Page((tmp_path / "good.html").read_text(encoding="utf-8"))
@@ -275,3 +276,12 @@ def test_a_browser_searches(page_path: Path, tmp_path: Path) -> None:
     shown = re.findall(r'<article class="card"[^>]*aria-label="unit (\d+) of relu1"', dom)
     assert shown == ["4"]
     assert "<mark>dog</mark>" in dom and "1 of 8 units" in dom
+
+
+def test_a_browser_goes_to_a_unit_and_runs_nothing_of_a_label(tmp_path: Path) -> None:
+    write_report(tmp_path / "bad.html", run=attacking_run())
+    dom, console = browse(tmp_path / "bad.html", tmp_path, f"#{quote(ATTACK)}/1")
+    assert console == ""
+    [here] = re.findall(r'<article class="card here"[^>]*aria-label="unit (\d+)', dom)
+    assert here == "1"
+    assert not re.search(r"<img|alert\(\d\)</script>", dom)

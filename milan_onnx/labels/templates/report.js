@@ -324,6 +324,9 @@
     const made = make("div", { className: "strip", role: "group" });
     made.setAttribute("aria-label", "exemplars");
     made.dataset.number = number;
+    for (const columns of [8, 5]) {
+      made.style.setProperty(`--rows-${columns}`, Math.ceil(units[number].x.length / columns));
+    }
     return made;
   }
 
@@ -472,8 +475,14 @@
   function visit(number) {
     for (const old of list.querySelectorAll(".here")) old.classList.remove("here");
     card(number).classList.add("here");
-    card(number).scrollIntoView({ block: "start" });
     card(number).focus({ preventScroll: true });
+    align(card(number), 4);
+  }
+
+  // Again in the next frames: cards above take their true height only as they come into view.
+  function align(made, times) {
+    made.scrollIntoView({ block: "start" });
+    if (times) requestAnimationFrame(() => align(made, times - 1));
   }
 
   function clear() {
@@ -666,5 +675,6 @@
   choices();
   wire();
   apply();
+  guessHeight();
   recall();
 })();
