@@ -35,26 +35,29 @@ def _folded_beside(analysis: Analysis, parent: str) -> list[str]:
 
 
 def _folded_norm(analysis: Analysis, parent: str, last: str, name: str) -> tuple[str, str] | None:
-    beside = [p for p in _folded_beside(analysis, parent) if not _other_number(p, last)]
+    """A batch norm beside convolutions that hold one: conv2 is taken to hold bn2."""
+    beside = _folded_beside(analysis, parent)
+    number = _number(last)
+    same = [path for path in beside if _number(path) == number]
+    # Where a norm comes before its convolution, the first is left and the numbers do not match.
+    if len(same) == 1 and not _has_norm(analysis, parent):
+        return _folded_into(name, same[0])
     if not beside:
         return None
-    same = [path for path in beside if _number(last) and _number(path) == _number(last)]
-    if len(same) == 1 or len(beside) == 1:
-        return _folded_into(name, (same or beside)[0])
     return (
-        f"{name} was folded into a convolution when the model was exported",
-        f"these hold the value after their batch norm: {', '.join(beside)}",
+        f"{name} has nothing in the graph",
+        f"batch norms are folded into convolutions on export: {', '.join(beside)} "
+        f"{'hold' if len(beside) > 1 else 'holds'} the value after one",
     )
+
+
+def _has_norm(analysis: Analysis, parent: str) -> bool:
+    pairs = (path.rpartition(".") for path in analysis.scopes.modules)
+    return any(above == parent and NORM.search(last) for above, _, last in pairs)
 
 
 def _number(name: str) -> str:
     return name[len(name.rstrip("0123456789")) :]
-
-
-def _other_number(convolution: str, norm: str) -> bool:
-    """Whether both are numbered, and differently, as conv1 and bn2 are."""
-    one, two = _number(convolution.rpartition(".")[2]), _number(norm)
-    return bool(one and two) and one != two
 
 
 def _folded_into(name: str, convolution: str) -> tuple[str, str]:

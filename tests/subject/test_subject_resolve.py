@@ -195,3 +195,16 @@ def test_unsuitable(tmp_path: Path) -> None:
     subject = load(written(tmp_path, model(nodes, inputs=[image()])))
     with pytest.raises(LayerUnsuitable, match="int64"):
         resolve(subject, "best")
+
+
+def test_a_norm_before_its_convolution_is_not_claimed(tmp_path: Path) -> None:
+    """Pre-activation: bn1 stays, conv1 holds bn2 and conv2 bn3, so numbers say nothing."""
+    nodes = [
+        scoped("/b/bn1/Relu", "x", "/b/bn1/out"),
+        conv("/b/bn1/out", "/b/conv1/out", "onnx::Conv_1", "/b/conv1/Conv"),
+        conv("/b/conv1/out", "y", "onnx::Conv_2", "/b/conv2/Conv"),
+    ]
+    weights = [weight("onnx::Conv_1", 3, 3, 1, 1), weight("onnx::Conv_2", 3, 3, 1, 1)]
+    subject = load(written(tmp_path, model(nodes, weights)))
+    with pytest.raises(LayerNotFound, match=r"b.conv1, b.conv2 hold the value after one"):
+        resolve(subject, "b.bn2")
