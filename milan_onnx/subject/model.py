@@ -27,6 +27,9 @@ FixedValue = float | int | list[Any]
 IMAGE_DTYPES = ("uint8", "float16", "bfloat16", "float32", "float64")
 CHANNEL_COUNTS = (1, 3, 4)
 
+LARGEST_SHAPE = 4096
+"""Bytes of an integer constant that may be a shape."""
+
 
 @dataclass(frozen=True)
 class ImageInput:
@@ -66,7 +69,7 @@ class Subject:
     """Content hash of the model file, and of its external files where it has any."""
 
     model: ModelProto
-    """The parsed model, external weights not loaded. Never changed: edits are made on copies."""
+    """The parsed model, without its external weights. Never changed: edits are made on copies."""
 
     input: ImageInput
     """The image input."""
@@ -91,6 +94,7 @@ def load(path: Path, *, fixed_inputs: Mapping[str, FixedValue] | None = None) ->
     model = _parse(path)
     _check_versions(path, model)
     files = _external_files(path, model)
+    _take_in_shapes(path, model)
     given = dict(fixed_inputs or {})
     image, others = _split_inputs(model, given)
     return Subject(
@@ -177,7 +181,7 @@ def _external_files(path: Path, model: ModelProto) -> tuple[Path, ...]:
     sizes: dict[str, int] = {}
     for tensor in _tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
-            location, end = _extent(path, tensor)
+            location, _, end = _extent(path, tensor)
             sizes[location] = max(sizes.get(location, 0), end)
     for location in sizes:
         _check_inside(path, folder, location)
@@ -196,8 +200,8 @@ def _external_files(path: Path, model: ModelProto) -> tuple[Path, ...]:
     return tuple(folder / location for location in sorted(sizes))
 
 
-def _extent(path: Path, tensor: TensorProto) -> tuple[str, int]:
-    """The external file of a tensor and the byte at which the tensor ends there."""
+def _extent(path: Path, tensor: TensorProto) -> tuple[str, int, int]:
+    """The external file of a tensor, and the bytes at which it begins and ends there."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     try:
@@ -209,7 +213,22 @@ def _extent(path: Path, tensor: TensorProto) -> tuple[str, int]:
             f"the weight {tensor.name} of {path} has a broken external data entry",
             hint="export the model again",
         )
-    return location, offset + max(length, _size(tensor))
+    return location, offset, offset + max(length, _size(tensor))
+
+
+def _take_in_shapes(path: Path, model: ModelProto) -> None:
+    """Read small external integers: they are targets of Reshape and the like, not weights."""
+    for tensor in _tensors(model):
+        if tensor.data_location != tensor.EXTERNAL or tensor.data_type != tensor.INT64:
+            continue
+        size = _size(tensor)
+        if size <= LARGEST_SHAPE:
+            location, offset, _ = _extent(path, tensor)
+            with (path.resolve().parent / location).open("rb") as file:
+                file.seek(offset)
+                tensor.raw_data = file.read(size)
+            del tensor.external_data[:]
+            tensor.data_location = tensor.DEFAULT
 
 
 def _size(tensor: TensorProto) -> int:

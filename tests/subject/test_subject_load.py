@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, load_model_from_string
-from subject_graphs import conv_model, image, model, weight, written
+from subject_graphs import conv_model, image, ints, model, weight, written
 
 from milan_onnx.errors import SubjectError
 from milan_onnx.subject import choose_preprocessing, list_layers, load, tap
@@ -208,6 +208,14 @@ def test_external_hash_follows_the_weights(tmp_path: Path) -> None:
     data[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(data)
     assert load(path).sha256 != before
+
+
+def test_external_shapes_are_read(tmp_path: Path) -> None:
+    made = model([helper.make_node("Reshape", ["x", "flat"], ["y"])], [ints("flat", 0, 192)])
+    options = {"save_as_external_data": True, "size_threshold": 0, "location": "weights.bin"}
+    subject = load(written(tmp_path, made, **options))
+    assert subject.external_folder is not None
+    assert list_layers(subject)[0].shape == ("N", 192)
 
 
 def test_external_missing(tmp_path: Path) -> None:
