@@ -11,8 +11,9 @@ touched again. Activations equal to the bar need not enter, so a saturated unit 
 than one per cent of sixes) or a dead one costs nothing more.
 
 `HistogramQuantile` has bounded memory for when the tail would not fit: counts of the upper
-20 bits of the float32 (11 bits of mantissa: 2,048 bins an octave) with the extremes of each bin,
-of the tail only. It is exact where a bin holds one distinct value (saturation).
+19 bits of the float32 (a float16's mantissa, 1,024 bins an octave, without its narrow range) with
+the extremes of each bin, of the tail only. It is exact where a bin holds one distinct value, as
+where a unit saturates.
 
 Both give the same state whatever the order, the batches and the shards.
 """
@@ -29,9 +30,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Method = Literal["tail", "histogram"]
 
-BIN_SHIFT = 12
+BIN_SHIFT = 13
 BIN_BITS = 32 - BIN_SHIFT
-PENDING_ROWS = 1 << 20
+PENDING_ROWS = 1 << 16
+BLOCK = 128
+"""Units counted together in a histogram: bounds the memory for sorting."""
 
 
 class Quantile(Protocol):
@@ -169,6 +172,49 @@ class HistogramQuantile:
 
     def __init__(self, units: int, level: float, max_count: int) -> None:
         """For at most ``max_count`` activations a unit."""
+        self._blocks = [
+            _Histogram(min(BLOCK, units - first), level, max_count)
+            for first in range(0, units, BLOCK)
+        ]
+
+    @property
+    def count(self) -> int:
+        """Activations a unit that were counted."""
+        return self._blocks[0].count
+
+    def add(self, values: Floats) -> None:
+        """Count activations: float32 (B, U, P)."""
+        for index, block in enumerate(self._blocks):
+            block.add(values[:, index * BLOCK : (index + 1) * BLOCK])
+
+    def merge(self, other: Quantile) -> None:
+        """Count what another histogram of the same level and ``max_count`` counted."""
+        if not isinstance(other, HistogramQuantile):
+            raise ValueError("a histogram merges only with a histogram")
+        for mine, theirs in zip(self._blocks, other._blocks, strict=True):
+            mine.merge(theirs)
+
+    def value(self) -> Floats:
+        """The quantile of each unit: float32 (U,); NaN before any activation."""
+        return np.concatenate([block.value() for block in self._blocks])
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The bins of the tail by unit and pattern, and how many activations were seen."""
+        parts = [block.settled() for block in self._blocks]
+        keys = [p.keys + ((index * BLOCK) << BIN_BITS) for index, p in enumerate(parts)]
+        return {
+            "count": np.int64(self.count).reshape(1),
+            "keys": np.concatenate(keys),
+            "counts": np.concatenate([p.counts for p in parts]),
+            "lowest": np.concatenate([p.lowest for p in parts]),
+            "highest": np.concatenate([p.highest for p in parts]),
+        }
+
+
+class _Histogram:
+    """The histogram of one block of units."""
+
+    def __init__(self, units: int, level: float, max_count: int) -> None:
         self.units = units
         self.level = level
         self.max_count = max_count
@@ -179,19 +225,18 @@ class HistogramQuantile:
         self._pending: list[_Bins] = []
 
     def add(self, values: Floats) -> None:
-        """Count activations: float32 (B, U, P)."""
         images, units, positions = values.shape
         self.count += images * positions
         index = np.flatnonzero(values >= self._bar[None, :, None])
         passed = np.ascontiguousarray(values).reshape(-1)[index]
         keys = ((index // positions) % units) << BIN_BITS | _pattern(passed)
         self._pending.append(_Bins(keys, np.ones(keys.size, np.int64), passed, passed).collapse())
-        if sum(bins.keys.size for bins in self._pending) > PENDING_ROWS:
+        waiting = sum(bins.keys.size for bins in self._pending)
+        if waiting > max(PENDING_ROWS, self._bins.keys.size):
             self._settle()
 
-    def merge(self, other: Quantile) -> None:
-        """Count what another histogram of the same level and ``max_count`` counted."""
-        if not isinstance(other, HistogramQuantile) or other.tail != self.tail:
+    def merge(self, other: _Histogram) -> None:
+        if other.tail != self.tail:
             raise ValueError("histograms of different level or size cannot be merged")
         self._pending.extend((other._bins, *other._pending))
         self.count += other.count
@@ -212,7 +257,6 @@ class HistogramQuantile:
         self._bar[full] = _lowest_of_pattern(lowest[full])
 
     def value(self) -> Floats:
-        """The quantile of each unit: float32 (U,); NaN before any activation."""
         if self.count == 0:
             return np.full(self.units, np.nan, np.float32)
         self._settle()
@@ -224,16 +268,10 @@ class HistogramQuantile:
         values[found.keys >> BIN_BITS] = found.between(rank - above[holds])
         return values
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """The bins of the tail by unit and pattern, and how many activations were seen."""
+    def settled(self) -> _Bins:
+        """The bins of the tail."""
         self._settle()
-        return {
-            "count": np.int64(self.count).reshape(1),
-            "keys": self._bins.keys,
-            "counts": self._bins.counts,
-            "lowest": self._bins.lowest,
-            "highest": self._bins.highest,
-        }
+        return self._bins
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_scan_of_two_layers_does_not_depend_on_batches() -> None:
 
     def results(size: int) -> list[LayerScan]:
         batches = [
-            (np.arange(s, min(s + size, 50)), frames[s : s + size]) for s in range(0, 50, size)
+            (np.arange(s, min(s + size, 50)), run(frames[s : s + size])) for s in range(0, 50, size)
         ]
         return scan(batches, ["a", "b"], 60, ScanOptions(exemplars=5))
 
