@@ -45,7 +45,7 @@ class CaptionerConfig:
     """Share of the state dropped before the output layer while training."""
 
     feature_dropout: float = 0.0
-    """Share of the prepared features dropped while training."""
+    """Share of the prepared features dropped while training, the same for a whole batch."""
 
     @property
     def inner(self) -> int:
@@ -75,7 +75,6 @@ class FeatureInput(nn.Module):
         self.register_buffer("scale", torch.ones(config.features))
         self.register_buffer("class_weight", torch.zeros(config.classes, head_channels))
         self.register_buffer("class_bias", torch.zeros(config.classes))
-        self.dropout = nn.Dropout(config.feature_dropout)
         self.project = nn.Linear(config.features + config.classes, config.projection)
         self.norm = nn.LayerNorm(config.projection)
 
@@ -100,8 +99,13 @@ class FeatureInput(nn.Module):
 
     def inner(self, prepared: Tensor) -> Tensor:
         """What the captioner attends to: (..., F + classes) to (..., projection)."""
-        projected: Tensor = self.norm(self.project(self.dropout(prepared)))
-        return torch.relu(projected)
+        weight = self.project.weight
+        if self.training and self.config.feature_dropout:
+            # One mask for the batch, on the weights: dropping each input would cost more than
+            # the projection itself.
+            kept = torch.rand(weight.shape[1]) >= self.config.feature_dropout
+            weight = weight * (kept / (1.0 - self.config.feature_dropout))
+        return torch.relu(self.norm(functional.linear(prepared, weight, self.project.bias)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Float32 (..., F) to (..., projection)."""

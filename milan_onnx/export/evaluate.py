@@ -18,6 +18,7 @@ from milan_onnx.export.training import (
     captioner_loss,
     gather,
     language_model_loss,
+    prepare_all,
 )
 from milan_onnx.export.virtual_units import VirtualUnit
 
@@ -153,10 +154,11 @@ def evaluate(
         kinds[unit.kind].append(ranked[0] in unit.accepted)
     with torch.no_grad():
         lm_loss = float(language_model_loss(lm, [unit.phrase for unit in units], encoding))
+    table = prepare_all(captioner, features)
     scores = Scores(
         len(units),
-        captioner_loss(captioner, features, units, encoding),
-        captioner_loss(captioner, features, units, encoding, shuffle=True),
+        captioner_loss(captioner, table, units, encoding),
+        captioner_loss(captioner, table, units, encoding, shuffle=True),
         lm_loss,
         _accuracy(found, accepted, 1),
         _accuracy(found, accepted, 5),

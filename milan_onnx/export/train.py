@@ -99,15 +99,15 @@ class Size:
 
 SIZES = {
     "default": Size(
-        projection=512,
-        hidden=384,
-        attention=256,
+        projection=384,
+        hidden=256,
+        attention=128,
         embedding=128,
-        lm_hidden=256,
-        captioner=LoopPlan(steps=6000),
-        lm=LoopPlan(steps=1500),
+        lm_hidden=192,
+        captioner=LoopPlan(steps=6000, batch=96),
+        lm=LoopPlan(steps=1200),
         units=UnitPlan(),
-        held_out=2000,
+        held_out=1000,
     ),
     "toy": Size(
         projection=24,
@@ -264,6 +264,7 @@ class Run:
 
     def do_features(self) -> None:
         """Export the encoder and compute the features of all regions with it."""
+        say(f"features: {len(self.regions)} regions")
         model = onnx_export.encoder_model(self.backbone.encoder)
         path = self.options.work / bundle.ENCODER
         path.write_bytes(model.SerializeToString(deterministic=True))

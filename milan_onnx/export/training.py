@@ -43,10 +43,10 @@ class LoopPlan:
     validate_every: int = 100
     """Steps between validations."""
 
-    noise: float = 0.15
-    """Standard deviation of the noise added to standardised features."""
+    noise: float = 0.2
+    """Standard deviation of the noise added to projected features."""
 
-    fewer_exemplars: float = 0.2
+    fewer_exemplars: float = 0.75
     """Share of the batches with fewer exemplars than K."""
 
 
@@ -100,51 +100,71 @@ def train_captioner(
 ) -> float:
     """Train on virtual units; leaves the best weights in the model, returns their val loss."""
 
+    table = prepare_all(model, features)
+
     def loss() -> Tensor:
         units = [sampler.draw() for _ in range(plan.batch)]
         inputs, targets = encoding.encode([unit.phrase for unit in units])
-        inner = _noisy(model, _fewer(gather(features, units), sampler.rng, plan), plan)
+        inner = _disturbed(model, _fewer(gather(table, units), sampler.rng, plan), plan)
         log_probs, _ = model.teach(*model.begin_inner(inner), inputs)
         return cross_entropy(log_probs, targets, encoding.spec.pad)
 
     def validate() -> float:
-        return captioner_loss(model, features, held_out, encoding)
+        return captioner_loss(model, table, held_out, encoding)
 
     return _loop("captioner", model, loss, validate, plan, checkpoint, say)
 
 
+@torch.no_grad()
+def prepare_all(model: Captioner, features: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Prepared features of all samples: they stay the same while the captioner learns."""
+    if model.inputs is None:
+        return features
+    parts = [
+        model.inputs.prepared(torch.from_numpy(features[begin : begin + 4096]).float())
+        for begin in range(0, len(features), 4096)
+    ]
+    return np.concatenate([part.half().numpy() for part in parts])
+
+
 def _fewer(batch: Tensor, rng: np.random.Generator, plan: LoopPlan) -> Tensor:
-    """Sometimes keep only some exemplars, so that other K work too."""
+    """Often keep only some exemplars: other K work too then, and a step costs less."""
     count = batch.shape[1]
     if count < 6 or rng.random() >= plan.fewer_exemplars:
         return batch
-    chosen = rng.permutation(count)[: int(rng.integers(count // 3, count))]
+    chosen = rng.permutation(count)[: int(rng.integers(count // 3, 2 * count // 3 + 1))]
     return batch[:, torch.from_numpy(chosen)]
 
 
-def _noisy(model: Captioner, batch: Tensor, plan: LoopPlan) -> Tensor:
+def _disturbed(model: Captioner, prepared: Tensor, plan: LoopPlan) -> Tensor:
+    """What the captioner attends to, with noise; (U,K,inner)."""
     if model.inputs is None:
-        return batch
-    prepared = model.inputs.prepared(batch)
-    return model.inputs.inner(prepared + plan.noise * torch.randn_like(prepared))
+        return prepared
+    inner = model.inputs.inner(prepared)
+    return torch.relu(inner + plan.noise * torch.randn_like(inner))
 
 
 @torch.no_grad()
 def captioner_loss(
     model: Captioner,
-    features: NDArray[np.float16],
+    table: NDArray[np.float16],
     units: Sequence[VirtualUnit],
     encoding: Encoding,
     shuffle: bool = False,
 ) -> float:
-    """Cross-entropy a token on given units; with ``shuffle``, with the features of others."""
+    """Cross-entropy a token on given units; with ``shuffle``, with the phrases of others.
+
+    ``table`` holds the prepared features of all samples.
+    """
     model.eval()
     total, count = 0.0, 0
     phrases = [unit.phrase for unit in units]
     phrases = [*phrases[1:], phrases[0]] if shuffle else phrases
     for begin in range(0, len(units), 128):
         inputs, targets = encoding.encode(phrases[begin : begin + 128])
-        log_probs, _ = model(gather(features, units[begin : begin + 128]), inputs)
+        batch = gather(table, units[begin : begin + 128])
+        inner = model.inputs.inner(batch) if model.inputs is not None else batch
+        log_probs, _ = model.teach(*model.begin_inner(inner), inputs)
         tokens = int((targets != encoding.spec.pad).sum())
         total += float(cross_entropy(log_probs, targets, encoding.spec.pad)) * tokens
         count += tokens

@@ -25,6 +25,8 @@ Ints = NDArray[np.int64]
 # A patch anywhere in such photos shows what the whole is labelled with.
 UNIFORM_SOURCES = frozenset({"dtd10", "grocery"})
 COLOUR_SHARE = 0.55
+# A colour before these misleads (people and their skin) or is not English ("red the sky").
+UNCOLOURED = frozenset({"people", "skin", "faces", "body", "the", "nature", *pixels.COLOURS})
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def _concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable
         yield from (("name", name) for name in names.own)
         yield from (("general", name) for name in names.general)
         if colour:
-            yield from (("coloured", f"{colour} {name}") for name in names.all[:3])
+            plain = [name for name in names.all[:3] if UNCOLOURED.isdisjoint(name.split())]
+            yield from (("coloured", f"{colour} {name}") for name in plain)
     if colour:
         objects = bool(names.all) and names.own != (phrases.BACKGROUND,)
         yield "colour", f"{colour} {'objects' if objects else 'areas'}"
@@ -283,22 +286,24 @@ class UnitSampler:
     def draw(self) -> VirtualUnit:
         """One unit."""
         kind = str(self.rng.choice(self.kinds, p=self.shares))
-        if kind == "pair":
-            return self._pair()
-        concept = self._concept(kind)
+        pair = self._two_concepts() if kind == "pair" else None
+        if pair is not None:
+            return self._pair(*pair)
+        concept = self._concept("name" if kind == "pair" else kind)
         odd = self._distractors()
         shown = self._rows(concept, self.plan.exemplars - len(odd))
         phrase = str(self.rng.choice(concept.wording))
         rows = np.concatenate([shown, odd])
-        return VirtualUnit(rows, phrase, kind, self._accepted(shown, concept.wording))
+        return VirtualUnit(rows, phrase, concept.kind, self._accepted(shown, concept.wording))
 
     def phrase(self) -> str:
         """The phrase of a unit, without its regions: text for the language model."""
         kind = str(self.rng.choice(self.kinds, p=self.shares))
-        if kind != "pair":
-            return str(self.rng.choice(self._concept(kind).wording))
-        first, second = self._two_concepts()
-        return f"{first.wording[0]} and {second.wording[0]}"
+        pair = self._two_concepts() if kind == "pair" else None
+        if pair is not None:
+            return f"{pair[0].wording[0]} and {pair[1].wording[0]}"
+        concept = self._concept("name" if kind == "pair" else kind)
+        return str(self.rng.choice(concept.wording))
 
     def all_phrases(self) -> list[str]:
         """Every phrase that can be drawn, but for pairs."""
@@ -320,17 +325,17 @@ class UnitSampler:
         most = min(self.plan.most_distractors, self.plan.exemplars - 1)
         return self.rng.choice(self.any_rows, int(self.rng.integers(1, most + 1)))
 
-    def _two_concepts(self) -> tuple[Concept, Concept]:
+    def _two_concepts(self) -> tuple[Concept, Concept] | None:
+        """Two concepts that share neither a word nor a region, or none if chance finds none."""
         first = self._concept("name")
         for _ in range(20):
             second = self._concept("general" if "general" in self.by_kind else "name")
             apart = set(first.wording[0].split()).isdisjoint(second.wording[0].split())
             if apart and not np.isin(first.rows, second.rows).any():
                 return first, second
-        return first, self.by_kind["name"][0]
+        return None
 
-    def _pair(self) -> VirtualUnit:
-        first, second = self._two_concepts()
+    def _pair(self, first: Concept, second: Concept) -> VirtualUnit:
         part = int(self.rng.integers(5, 11) * self.plan.exemplars // 15)
         rows = [self._rows(first, part), self._rows(second, self.plan.exemplars - part)]
         text = f"{first.wording[0]} and {second.wording[0]}"

@@ -22,7 +22,9 @@ from milan_onnx.export.language_model import (  # noqa: E402
 
 TOLERANCE = 1e-4
 PAPER = CaptionerConfig(features=3904, vocabulary=300)
-PAPER_RESNET18 = CaptionerConfig(features=1024, vocabulary=50, embedding=16, hidden=32, attention=32)
+PAPER_RESNET18 = CaptionerConfig(
+    features=1024, vocabulary=50, embedding=16, hidden=32, attention=32
+)
 NARROW = CaptionerConfig(
     features=60,
     vocabulary=40,

@@ -1,0 +1,169 @@
+"""Training end to end on toy data, and the bundle it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+ort = pytest.importorskip("onnxruntime")
+tokenizers = pytest.importorskip("tokenizers")
+
+from milan_onnx import bundle as contract  # noqa: E402
+from milan_onnx.bundle import Bundle, load_bundle  # noqa: E402
+from milan_onnx.export import train  # noqa: E402
+from milan_onnx.export.evaluate import SearchPlan, beam_search, describe, lm_scores  # noqa: E402
+from milan_onnx.export.onnx_export import make_tokenizer, vocabulary_spec  # noqa: E402
+from milan_onnx.export.training import gather  # noqa: E402
+from tests.export.toy_data import write_toy_data  # noqa: E402
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Run, Bundle]:
+    folder = tmp_path_factory.mktemp("train")
+    data = write_toy_data(folder / "data")
+    arguments = ["--data", str(data), "--work", str(folder / "work"), "--out", str(folder / "out")]
+    threads = torch.get_num_threads()
+    assert train.main([*arguments, "--size", "toy", "--workers", "1"]) == 0
+    torch.set_num_threads(threads)
+    options = train.Options(data, folder / "work", folder / "out", size=train.SIZES["toy"])
+    return train.Run(options), load_bundle(folder / "out")
+
+
+def session(bundle: Bundle, name: str) -> ort.InferenceSession:
+    return ort.InferenceSession(str(bundle.file(name)), providers=["CPUExecutionProvider"])
+
+
+def check_contract(bundle: Bundle) -> None:
+    """Names, shapes and types of all graphs are those of the manifest."""
+    manifest = bundle.manifest
+    encoder = session(bundle, contract.ENCODER)
+    assert [i.name for i in encoder.get_inputs()] == [manifest.encoder.input]
+    assert [o.name for o in encoder.get_outputs()] == [x.name for x in manifest.encoder.levels]
+    images = np.zeros((2, 224, 224, 3), np.uint8)
+    for level, value in zip(
+        manifest.encoder.levels, encoder.run(None, {"images": images}), strict=True
+    ):
+        assert value.shape == (2, level.channels, level.height, level.width)
+    begin = session(bundle, contract.CAPTIONER_INIT)
+    captioner = [*manifest.captioner.contexts, *manifest.captioner.states]
+    assert {o.name for o in begin.get_outputs()} == {spec.name for spec in captioner}
+    for exemplars in (1, manifest.captioner.exemplars):
+        features = np.random.default_rng(0).random((2, exemplars, manifest.encoder.features))
+        values = begin.run([s.name for s in captioner], {"features": features.astype(np.float32)})
+        for spec, value in zip(captioner, values, strict=True):
+            expected = tuple(exemplars if n == -1 else n for n in spec.shape)
+            assert value.shape == (2, *expected)
+            assert value.dtype == np.float32
+    rows = {"parent", "token", "target_row", "target_token"}
+    step = {i.name for i in session(bundle, contract.CAPTIONER_STEP).get_inputs()}
+    states = {f"{s.name}_in" for s in manifest.captioner.states}
+    assert step == rows | states | {"unit", "top"} | {s.name for s in manifest.captioner.contexts}
+    lm = {i.name for i in session(bundle, contract.LM_STEP).get_inputs()}
+    assert lm == rows | {f"{s.name}_in" for s in manifest.language_model.states}
+    tokenizer = tokenizers.Tokenizer.from_file(str(bundle.file(contract.TOKENIZER)))
+    assert tokenizer.get_vocab_size() == manifest.vocabulary.size
+    special = manifest.vocabulary
+    assert tokenizer.decode([special.start, special.stop, special.pad]) == ""
+    assert {special.start, special.pad, special.unk} <= set(manifest.search.forbid)
+
+
+def test_training_leaves_a_bundle_by_the_contract(trained: tuple[train.Run, Bundle]) -> None:
+    check_contract(trained[1])
+    card = trained[1].file(contract.MODEL_CARD).read_text("utf-8")
+    assert "first description right" in card
+    assert "non-commercial" in card
+
+
+def test_bundle_holds_no_paths_of_the_machine(trained: tuple[train.Run, Bundle]) -> None:
+    run, bundle = trained
+    for name in bundle.manifest.files:
+        data = bundle.file(name).read_bytes()
+        for path in (str(Path(train.__file__).parent), str(run.options.work)):
+            assert path.encode() not in data
+
+
+def test_best_weights_are_those_of_the_checkpoint(trained: tuple[train.Run, Bundle]) -> None:
+    """The bundle's first states are what the checkpoint's modules give."""
+    run, bundle = trained
+    captioner, _ = run.trained()
+    features = run.features.features[:5].astype(np.float32)[None]
+    begin = session(bundle, contract.CAPTIONER_INIT)
+    h, c = begin.run(["h", "c"], {"features": features})
+    with torch.no_grad():
+        _, expected_h, expected_c = captioner.begin(torch.from_numpy(features))
+    np.testing.assert_allclose(h, expected_h.numpy(), atol=1e-4)
+    np.testing.assert_allclose(c, expected_c.numpy(), atol=1e-4)
+
+
+def test_search_of_the_evaluation(trained: tuple[train.Run, Bundle]) -> None:
+    """Beams come in order, end at stop, and their scores are those of forced decoding."""
+    run, _ = trained
+    captioner, lm = run.trained()
+    units = run.held_out(3, 9)
+    batch, plan = gather(run.features.features, units), SearchPlan(beam=4, length=6)
+    tokens, scores = beam_search(captioner, batch, run.encoding, plan)
+    assert (scores.diff(dim=1) <= 0).all()
+    start = torch.full((12, 1), run.encoding.spec.start)
+    flat = tokens.flatten(0, 1)
+    with torch.no_grad():
+        forced, _ = captioner(
+            batch.repeat_interleave(4, 0), torch.cat([start, flat[:, :-1]], dim=1)
+        )
+    ended = (flat == run.encoding.spec.stop).long().cumsum(1)
+    inside = (ended == 0) | ((ended == 1) & (flat == run.encoding.spec.stop))
+    total = (forced.gather(2, flat.unsqueeze(2)).squeeze(2) * inside).sum(1)
+    torch.testing.assert_close(total.view(3, 4), scores, atol=1e-4, rtol=1e-4)
+    assert lm_scores(lm, flat, run.encoding).shape == (12,)
+    found = describe(captioner, lm, batch, run.encoding, plan)
+    assert [len(ranked) for ranked in found] == [4, 4, 4]
+
+
+def test_missing_data_end_with_their_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--out", str(tmp_path)]
+    assert train.main([*arguments, "--threads", str(torch.get_num_threads())]) == 5
+    assert "regions.jsonl.gz" in capsys.readouterr().err
+
+
+def test_help_names_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        train.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(stage in shown for stage in train.STAGES)
+
+
+def test_tokenizer_reads_and_writes_plain_text() -> None:
+    words = ("and", "color", "dog", "dog's", "faces", "grass", "t-shirts", "the", "white", ",", ".")
+    tokenizer = make_tokenizer(words)
+    for text in ("the color white", "dog faces, and grass.", "white t-shirts", "the dog's faces"):
+        spec = vocabulary_spec(words)
+        ids = [spec.start, *tokenizer.encode(text).ids, spec.stop, spec.pad]
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.encode("The WHITE zebra").tokens == ["the", "white", "<unk>"]
+
+
+def test_default_bundle_obeys_the_contract() -> None:
+    if not (contract.default_bundle_path() / contract.MANIFEST).is_file():
+        pytest.skip("the package was built without its default bundle")
+    bundle = load_bundle()
+    check_contract(bundle)
+    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 30e6
+    assert bundle.manifest.encoder.features == 1872
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="wants the photos of ../shared/data")
+def test_shared_regions_are_read_and_split() -> None:
+    from milan_onnx.export.regions import read_regions, region_mask
+
+    regions = read_regions(SHARED)
+    assert len(regions) > 20_000
+    assert {region.split for region in regions} == {"train", "val"}
+    for region in regions[:: len(regions) // 50]:
+        assert region_mask(region).shape == (region.height, region.width)
