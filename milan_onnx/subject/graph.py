@@ -100,7 +100,7 @@ class Graph:
 def index_graph(model: ModelProto, image: str) -> Graph:
     """Index the main graph. Raises SubjectError when its nodes are not in topological order."""
     nodes = tuple(model.graph.node)
-    reads = tuple(tuple(_reads(node)) for node in nodes)
+    reads = tuple(tuple(names_read(node)) for node in nodes)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     readers: dict[str, list[int]] = {}
     dependent = {image}
@@ -171,7 +171,8 @@ def _attribute_graphs(attribute: AttributeProto) -> Iterator[GraphProto]:
     yield from attribute.graphs
 
 
-def _reads(node: NodeProto) -> Iterator[str]:
+def names_read(node: NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, those that its inner graphs take from outside included."""
     yield from (name for name in node.input if name)
     for body in inner_graphs(node):
         yield from _captured(body)
@@ -183,6 +184,6 @@ def _captured(body: GraphProto) -> Iterator[str]:
     own.update(tensor.name for tensor in body.initializer)
     own.update(sparse.values.name for sparse in body.sparse_initializer)
     for node in body.node:
-        yield from (name for name in _reads(node) if name not in own)
+        yield from (name for name in names_read(node) if name not in own)
         own.update(node.output)
     yield from (info.name for info in body.output if info.name not in own)

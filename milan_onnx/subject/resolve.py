@@ -307,7 +307,7 @@ class _Names:
         if known:
             return LayerNotFound(known[0], hint=known[1])
         everything = dict.fromkeys(
-            full for space in ("module", "weight", "node", "tensor") for full in self.of(space)
+            [*self.modules, *self.weights, *self.nodes, *self.graph.producer]
         )
         near = difflib.get_close_matches(rest, list(everything)[:20000], n=5, cutoff=0.6)
         hint = f"did you mean {', '.join(near)}?" if near else "milan-onnx layers lists them"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import LayerUnsuitable, UsageError
-from milan_onnx.subject.graph import Graph, all_names, upstream
+from milan_onnx.subject.graph import Graph, all_names, names_read, upstream
 from milan_onnx.subject.grid import Grid, token_grid
 from milan_onnx.subject.layers import UNIT_AXIS, Layer, analyse, infer_subject
 from milan_onnx.subject.model import ImageInput, Subject
@@ -133,11 +133,10 @@ class _Surgeon:
         """Assemble the graph."""
         input_name = self.front.free_name("images")
         self._normalise(input_name)
-        kept = upstream(self.graph, [layer.tensor for layer in layers])
-        for index in kept:
+        for index in upstream(self.graph, [layer.tensor for layer in layers]):
             self._take(index)
         outputs = tuple(self._tap(number, layer) for number, layer in enumerate(layers))
-        model = self._model(input_name, kept, outputs)
+        model = self._model(input_name, outputs)
         return TappedModel(
             model_bytes=model.SerializeToString(deterministic=True),
             external_folder=self.subject.external_folder,
@@ -271,9 +270,7 @@ class _Surgeon:
 
     # --- together -------------------------------------------------------------------------------
 
-    def _model(
-        self, input_name: str, kept: Sequence[int], outputs: Sequence[TapOutput]
-    ) -> ModelProto:
+    def _model(self, input_name: str, outputs: Sequence[TapOutput]) -> ModelProto:
         import onnx
 
         source = self.subject.model
@@ -289,15 +286,14 @@ class _Surgeon:
         graph.output.extend(_output_info(output, self.batch) for output in outputs)
         added = (self.front.weights, self.patches.weights, self.back.weights)
         graph.initializer.extend(tensor for weights in added for tensor in weights)
-        self._weights(graph, kept)
+        self._weights(graph)
         return model
 
-    def _weights(self, graph: GraphProto, kept: Sequence[int]) -> None:
+    def _weights(self, graph: GraphProto) -> None:
         """The subject's weights that are still read, and the inputs that were fixed."""
         from onnx import numpy_helper
 
-        read = {name for node in self.inner for name in node.input}
-        read.update(name for index in kept for name in self.graph.reads[index])
+        read = {name for node in self.inner for name in names_read(node)}
         source = self.subject.model.graph
         graph.initializer.extend(t for t in source.initializer if t.name in read)
         graph.sparse_initializer.extend(
