@@ -26,6 +26,9 @@ CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
 # The TorchScript exporter gives a folded weight a number for a name; any other keeps its own.
 RENAMED_WEIGHT = re.compile(r"onnx::(Conv|ConvTranspose)_\d+")
 
+# A file is not to be trusted: no module is nested this deep.
+LONGEST_LIST = 1 << 16
+
 Scope = tuple[str, ...]
 """The scopes around a node, outermost first, as the file writes them."""
 
@@ -118,6 +121,8 @@ def _dynamo_scope(node: NodeProto) -> Scope | None:
 
 
 def _string_list(text: str) -> list[str]:
+    if len(text) > LONGEST_LIST:
+        return []
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):

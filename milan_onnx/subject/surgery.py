@@ -135,6 +135,7 @@ class _Surgeon:
         self._normalise(input_name)
         for index in upstream(self.graph, [layer.tensor for layer in layers]):
             self._take(index)
+        self._drop_unread_constants()
         outputs = tuple(self._tap(number, layer) for number, layer in enumerate(layers))
         model = self._model(input_name, outputs)
         return TappedModel(
@@ -203,6 +204,11 @@ class _Surgeon:
             for place, name in enumerate(node.input):
                 if name in repeated:
                     node.input[place] = self._repeat(name, guide)
+
+    def _drop_unread_constants(self) -> None:
+        """The shapes that freed nodes no longer read (ONNX Runtime would warn of each)."""
+        read = {name for node in self.inner for name in names_read(node)}
+        self.inner = [n for n in self.inner if n.op_type != "Constant" or n.output[0] in read]
 
     def _repeat(self, name: str, guide: str) -> str:
         """Repeat a constant along the batch of another tensor."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from subject_graphs import conv, conv_model, image, model, output, weight, written
 
 from milan_onnx.errors import LayerAmbiguous, LayerNotFound, LayerUnsuitable
@@ -126,6 +127,18 @@ def test_a_weight_behind_a_cast(tmp_path: Path) -> None:
     ]
     subject = load(written(tmp_path, model(nodes, [weight("conv1.weight", 4, 3, 1, 1)])))
     assert resolve(subject, "conv1").layer.tensor == "y"
+
+
+def test_a_quantized_weight(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["conv1.weight", "scale"], ["w"]),
+        helper.make_node("Transpose", ["w"], ["turned"], perm=[1, 0, 2, 3]),
+        conv("x", "y", "turned"),
+    ]
+    scale = numpy_helper.from_array(np.float32(0.1), "scale")
+    weights = [weight("conv1.weight", 3, 4, 1, 1, dtype=np.int8), scale]
+    found = resolve(load(written(tmp_path, model(nodes, weights))), "conv1")
+    assert (found.layer.tensor, found.layer.units) == ("y", 4)
 
 
 def test_shared_weights_are_ambiguous(tmp_path: Path) -> None:
