@@ -36,6 +36,9 @@ class SearchPlan:
     weight: float = 0.2
     """λ of log p(d|E) - λ log p(d)."""
 
+    repeats: bool = False
+    """Whether a description may hold a word twice (paper: yes)."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -107,6 +110,8 @@ def beam_search(
         last = tokens[:, :, -1].flatten()
         log_probs, h, c, _ = captioner.step(last, memory, h, c)
         log_probs[:, [spec.start, spec.pad, spec.unk]] = -torch.inf
+        if not plan.repeats:
+            log_probs.scatter_(1, tokens.flatten(0, 1), -torch.inf)
         log_probs = torch.where((last == spec.stop).unsqueeze(1), frozen, log_probs)
         total = (scores.flatten().unsqueeze(1) + log_probs).view(units, -1)
         scores, flat = total.topk(beam, dim=1)

@@ -344,7 +344,7 @@ class Run:
             "research use; see MODEL_CARD.md",
             model_card(facts, scores),
             self.options.size.units.exemplars,
-            SearchDefaults(no_repeat=2),
+            SearchDefaults(no_repeat=1),
             {**facts, "scores": asdict(scores), "size": asdict(self.options.size)},
         )
         encoder = onnx.load(self.options.work / bundle.ENCODER)
