@@ -8,9 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import ParamSpec
-
-import typer
+from typing import NoReturn, ParamSpec
 
 from milan_onnx.errors import MilanError
 
@@ -30,9 +28,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
             sys.stdout.flush()
         except MilanError as error:
-            raise _end(f"error: {error}", error.exit_code) from error
-        except KeyboardInterrupt as error:
-            raise _end("interrupted: nothing was left behind", INTERRUPTED) from error
+            end(f"error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            end("interrupted: nothing was left behind", INTERRUPTED)
         except BrokenPipeError:
             # The reader of stdout went away (`| head`): no error, and not to be said at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,10 +38,11 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _end(text: str, code: int) -> typer.Exit:
+def end(text: str, code: int) -> NoReturn:
+    """Say a last sentence and leave."""
     print(text, file=sys.stderr, flush=True)
-    return typer.Exit(code)
+    sys.exit(code)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(TERMINATED)

@@ -1,0 +1,164 @@
+"""``milan-onnx describe``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from milan_onnx.cli.guard import guarded
+from milan_onnx.cli.say import PATH, console, name_results
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+EXEMPLARS = [
+    click.option("--exemplars", default=15, help="Exemplars a unit (paper: 15)."),
+    click.option("--quantile", default=0.99, help="Level of the threshold (paper: 0.99)."),
+    click.option(
+        "--tail-memory",
+        default=512,
+        metavar="MIB",
+        help="Memory for exact quantiles; beyond it, histograms.",
+    ),
+]
+SEARCH = [
+    click.option("--bundle", type=PATH, help="Captioner bundle; by default the built-in one."),
+    click.option("--beam", type=int, help="Hypotheses of the search; by default the bundle's."),
+    click.option(
+        "--lambda",
+        "pmi_weight",
+        type=float,
+        help="λ of log p(d|E) - λ log p(d); by default the bundle's.",
+    ),
+    click.option("--candidates", default=5, help="Descriptions kept a unit."),
+]
+PHOTOS = [
+    click.option(
+        "--images",
+        "-i",
+        type=PATH,
+        help="Folder, list file, zip or tar of photos; by default the built-in synthetic set.",
+    ),
+    click.option("--limit", type=int, help="Use only so many of them, evenly spaced."),
+    click.option("--synthetic", default=1000, help="Images of the built-in set."),
+    click.option("--seed", default=0, help="Seed of the built-in set."),
+]
+PREPROCESSING = [
+    click.option("--resize", metavar="N|HxW", help="Shorter side, or exactly; 0: no resize."),
+    click.option("--crop", metavar="N|HxW", help="Centre crop: the size of the model's input."),
+    click.option("--interpolation", help="nearest, bilinear, bicubic or lanczos."),
+    click.option("--rescale", type=float, help="Factor on pixels 0..255, such as 0.00392157."),
+    click.option("--mean", metavar="R,G,B", help="Subtracted after --rescale."),
+    click.option("--std", metavar="R,G,B", help="Divided by after --mean."),
+    click.option("--channel-order", help="RGB or BGR."),
+    click.option(
+        "--layout",
+        help="Axes of the layers where the graph misleads: vector, tokens, sequence, "
+        "channels_first or channels_last.",
+    ),
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Value of an input that is no image; may be given often.",
+    ),
+]
+MACHINE = [
+    click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
+    click.option("--threads", type=int, help="Batches in flight; by default the processors."),
+    click.option("--batch-size", type=int, help="Photos in a batch. Changes no result."),
+]
+RESULT = [
+    click.option("--out", "-o", type=PATH, help="Folder of the run; by default MODEL-run."),
+    click.option("--overwrite", is_flag=True, help="Replace a run that is already there."),
+    click.option("--report/--no-report", default=True, help="Write report.html."),
+    click.option("--quiet", "-q", is_flag=True, help="Say only errors."),
+]
+
+
+def options(*groups: Sequence[Decorator]) -> Decorator:
+    """Add groups of options to a command, in the order of --help."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.command(short_help="Describe the units of layers of a model.")
+@click.argument("model", type=PATH)
+@click.option(
+    "--layer",
+    "-l",
+    "layers",
+    multiple=True,
+    help="Tensor, node or module name, glob, or @INDEX of `layers`; may be given often, one pass "
+    "serves all. By default the deepest layer with positions.",
+)
+@options(PHOTOS, RESULT, EXEMPLARS, SEARCH, PREPROCESSING, MACHINE)
+@guarded
+def describe(model: Path, layers: tuple[str, ...], **given: Any) -> None:
+    """Describe the units of layers of MODEL, an ONNX file, and write a run."""
+    from milan_onnx.cli.table import LabelTable
+    from milan_onnx.describing import describe as work
+
+    settings = _settings(given)
+    say = console(given["quiet"])
+    out = given["out"] or _default_out(model, say, given["overwrite"])
+    work(
+        model,
+        list(layers) or None,
+        given["images"],
+        out,
+        bundle=given["bundle"],
+        options=settings,
+        reporter=say,
+        on_label=LabelTable(say),
+    )
+    name_results(out, say, given["report"])
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    from milan_onnx.cli.parse import parse_inputs, parse_layout, parse_preprocessing
+    from milan_onnx.options import DescribeOptions
+
+    preprocessing = ("resize", "crop", "interpolation", "mean", "std", "rescale", "channel_order")
+    same = (
+        "exemplars",
+        "quantile",
+        "pmi_weight",
+        "candidates",
+        "limit",
+        "synthetic",
+        "seed",
+        "device",
+        "threads",
+        "batch_size",
+        "report",
+        "overwrite",
+    )
+    return DescribeOptions(
+        beam_size=given["beam"],
+        tail_memory=given["tail_memory"] << 20,
+        preprocessing=parse_preprocessing(*(given[name] for name in preprocessing)),
+        layout=parse_layout(given["layout"]),
+        inputs=parse_inputs(given["inputs"]),
+        **{name: given[name] for name in same},
+    )
+
+
+def _default_out(model: Path, say: Any, overwrite: bool) -> Path:
+    """MODEL-run in this folder, or the next free number."""
+    from milan_onnx.choice import Choice
+
+    folder, number = Path(f"{model.stem}-run"), 1
+    while folder.exists() and not overwrite:
+        number += 1
+        folder = Path(f"{model.stem}-run-{number}")
+    say.choice("run folder", Choice(folder, "no --out"))
+    return folder
