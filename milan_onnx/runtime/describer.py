@@ -77,7 +77,8 @@ class Describer:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each unit, best first, as batches are done.
 
-        ``features``: float32 (U, K, F). Texts that read the same count once (the better one), empty ones not at all.
+        ``features``: float32 (U, K, F). Texts that read the same count once (the better one),
+        empty ones not at all.
         """
         options = options or self.bundle.manifest.search
         vocabulary = self.bundle.manifest.vocabulary

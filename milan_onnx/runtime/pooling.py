@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from milan_onnx.runtime.session import Session
 
 Floats = NDArray[np.float32]
 MaskResize = Literal["area", "bilinear"]
+Size = tuple[int, int]
 
 # A single row would take another kernel, with other last bits.
 ROWS = 16
@@ -30,20 +31,34 @@ def pool(maps: Sequence[Floats], masks: NDArray[np.bool_], resize: MaskResize) -
     ``maps``: one (C, h, w) a level; ``masks``: bool (n, S, S). Returns float32 (n, sum of C).
     A mask that is empty at a level gives zeros there.
     """
-    parts = []
-    for level in maps:
-        weights = resize_masks(masks, level.shape[1], level.shape[2], resize)
-        parts.append(_product(normalise(weights), level.reshape(level.shape[0], -1)))
+    sizes = [(level.shape[1], level.shape[2]) for level in maps]
+    weights = {size: normalise(w) for size, w in resize_masks(masks, sizes, resize).items()}
+    parts = [
+        _product(weights[size], level.reshape(level.shape[0], -1))
+        for size, level in zip(sizes, maps, strict=True)
+    ]
     return np.concatenate(parts, axis=1)
 
 
-def resize_masks(masks: NDArray[np.bool_], height: int, width: int, resize: MaskResize) -> Floats:
-    """0/1 masks (n, S, S) as float32 weights (n, height, width)."""
-    if resize == "area" and masks.shape[1] % height == 0 and masks.shape[2] % width == 0:
-        return _block_mean(masks, height, width)
-    rows = resize_matrix(masks.shape[1], height, resize)
-    columns = resize_matrix(masks.shape[2], width, resize)
-    return np.asarray(rows @ masks.astype(np.float64) @ columns.T, dtype=np.float32)
+def resize_masks(
+    masks: NDArray[np.bool_], sizes: Sequence[Size], resize: MaskResize
+) -> dict[Size, Floats]:
+    """0/1 masks (n, S, S) as float32 weights (n, h, w) of each size (h, w)."""
+    weights: dict[Size, Floats] = {}
+    counts: NDArray[np.integer[Any]] = masks.view(np.uint8)
+    for size in sorted(set(sizes), reverse=True):
+        if resize == "area" and _divides(size, masks.shape[1:]):
+            # Counts of covered pixels, each size from the one before it: exact, and 30 times
+            # less work than from the full mask.
+            source = counts if _divides(size, counts.shape[1:]) else masks.view(np.uint8)
+            counts = _block_sums(source, size)
+            area = (masks.shape[1] // size[0]) * (masks.shape[2] // size[1])
+            weights[size] = (counts / np.float32(area)).astype(np.float32)
+        else:
+            rows = resize_matrix(masks.shape[1], size[0], resize)
+            columns = resize_matrix(masks.shape[2], size[1], resize)
+            weights[size] = np.asarray(rows @ masks.astype(np.float64) @ columns.T, np.float32)
+    return weights
 
 
 def normalise(weights: Floats) -> Floats:
@@ -77,19 +92,25 @@ def resize_matrix(source: int, target: int, resize: MaskResize) -> NDArray[np.fl
     return matrix
 
 
-def _block_mean(masks: NDArray[np.bool_], height: int, width: int) -> Floats:
-    count, rows, columns = masks.shape
-    blocks = masks.reshape(count, height, rows // height, width, columns // width)
-    area = (rows // height) * (columns // width)
-    return np.asarray(blocks.sum(axis=(2, 4), dtype=np.int32) / area, dtype=np.float32)
+def _divides(size: Sequence[int], whole: Sequence[int]) -> bool:
+    return whole[0] % size[0] == 0 and whole[1] % size[1] == 0
+
+
+def _block_sums(counts: NDArray[np.integer[Any]], size: Size) -> NDArray[np.integer[Any]]:
+    """Sums over blocks: (n, H, W) to (n, h, w), where h divides H and w divides W."""
+    down, across = counts.shape[1] // size[0], counts.shape[2] // size[1]
+    total = np.zeros((len(counts), *size), np.uint16)
+    for row in range(down):
+        for column in range(across):
+            total += counts[:, row::down, column::across]
+    return total
 
 
 def _product(weights: Floats, values: Floats) -> Floats:
     """weights (n, P) times values (C, P) transposed: (n, C)."""
     padded = np.zeros((-(-len(weights) // ROWS) * ROWS, weights.shape[1]), np.float32)
     padded[: len(weights)] = weights
-    columns = np.ascontiguousarray(values.T)
-    product: Floats = _matmul().run({"a": padded, "b": columns})[0]
+    product: Floats = _matmul().run({"a": padded, "b": values})[0]
     return product[: len(weights)]
 
 
@@ -102,11 +123,11 @@ def _matmul() -> Session:
     """
     from onnx import TensorProto, helper
 
-    shapes = {"a": ["n", "p"], "b": ["p", "c"], "c": ["n", "c"]}
+    shapes = {"a": ["n", "p"], "b": ["c", "p"], "c": ["n", "c"]}
     info = {
         n: helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()
     }
-    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    node = helper.make_node("Gemm", ["a", "b"], ["c"], transB=1)
     graph = helper.make_graph([node], "product", [info["a"], info["b"]], [info["c"]])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return Session(

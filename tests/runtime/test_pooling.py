@@ -29,12 +29,12 @@ def test_masks_resize_as_torch_does(size: int, target: int, resize: str) -> None
         expected = resized(x, (target, target), mode="area")[:, 0]
     elif resize == "area":
         # Torch's area windows overlap where sizes do not divide; ours weigh pixels by cover.
-        ours = resize_masks(masks(size), target, target, "area")
+        ours = resize_masks(masks(size), [(target, target)], "area")[target, target]
         np.testing.assert_allclose(ours.mean(axis=(1, 2)), masks(size).mean(axis=(1, 2)), atol=1e-6)
         return
     else:
         expected = resized(x, (target, target), mode="bilinear", align_corners=False)[:, 0]
-    ours = resize_masks(masks(size), target, target, resize)
+    ours = resize_masks(masks(size), [(target, target)], resize)[target, target]
     np.testing.assert_allclose(ours, expected.numpy(), atol=1e-6)
 
 
@@ -62,6 +62,14 @@ def test_bits_do_not_depend_on_which_masks_share_an_image() -> None:
 
 
 def test_weights_sum_to_one() -> None:
-    weights = normalise(resize_masks(masks(64), 16, 16, "area"))
+    weights = normalise(resize_masks(masks(64), [(16, 16)], "area")[16, 16])
     np.testing.assert_allclose(weights[1:].sum(axis=1), 1, atol=1e-6)
     assert weights[0].sum() == 0
+
+
+def test_sizes_made_from_one_another_equal_sizes_made_alone() -> None:
+    sizes = [(112, 112), (56, 56), (7, 7), (14, 14), (32, 32), (5, 9)]
+    together = resize_masks(masks(224), sizes, "area")
+    for size in sizes:
+        alone = resize_masks(masks(224), [size], "area")[size]
+        assert together[size].tobytes() == alone.tobytes()

@@ -98,7 +98,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def describer(bundle: Bundle) -> Describer:
-    return Describer(bundle, Device("cpu"), threads=1)
+    return Describer(bundle, Device("cpu"))
 
 
 @pytest.mark.parametrize("no_repeat", [0, 1, 2])
@@ -134,7 +134,7 @@ def test_same_fifty_beams_as_the_plain_reference(
 def test_reaches_the_true_maximum_of_a_tiny_vocabulary(tmp_path: Path) -> None:
     words = ("a", "b", "c")
     bundle = toy_bundle(tmp_path, seed=3, words=words)
-    describer = Describer(bundle, Device("cpu"), threads=1)
+    describer = Describer(bundle, Device("cpu"))
     vocabulary = bundle.manifest.vocabulary
     options = replace(bundle.manifest.search, beam_size=400, length=5, pmi_weight=0.7)
     x = features(5, seed=4)
