@@ -53,7 +53,7 @@ def photos(folder: Path, count: int) -> None:
 
 
 def describe(folder: Path, images: Path) -> tuple[float, float, float]:
-    """Seconds, peak MiB of the process, and of another that only loads the same libraries."""
+    """Wall seconds, peak MiB and CPU seconds of one run."""
     program = Path(sys.executable).parent / "milan-onnx"
     line = [program, "describe", folder / "wide.onnx", "-l", "r2", "-i", images, "-q"]
     line += ["-o", folder / f"run-{images.name}"]

@@ -114,6 +114,7 @@ def _describe(
     setting = _setting(subject, options, say)
     tapped, session = _open_subject(subject, chosen, setting, say)
     found, loader = _scan(tapped, session, probe, setting, options, say)
+    del session  # its memory is better used by the encoder
     search = search_options(captioner, beam_size=options.beam_size, pmi_weight=options.pmi_weight)
     describer = Describer(captioner, setting.device.value, setting.threads.value)
     geometry = setting.preprocessing.value.geometry

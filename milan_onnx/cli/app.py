@@ -43,7 +43,7 @@ def layers(model: Path, as_json: bool, inputs: tuple[str, ...]) -> None:
 
     found = list_layers(load(model, fixed_inputs=parse_inputs(inputs)))
     if as_json:
-        keys = ("index", "op", "tensor", "node", "module", "shape", "units", "note")
+        keys = ("index", "op", "tensor", "node", "module", "shape", "units")
         print(json.dumps([{key: getattr(layer, key) for key in keys} for layer in found], indent=1))
         return
     header = ("index", "op", "units", "shape", "tensor", "module", "note")
