@@ -37,13 +37,18 @@ Mask = NDArray[np.bool_]
 Encode = Callable[[NDArray[np.uint8]], Sequence[Floats]]
 Say = Callable[[str], None]
 
-EXACT, BLOB, CLASS, BACKGROUND, PIXELS = range(5)
+EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE = range(6)
 SMALLEST = 0.004
 CAM_THRESHOLD = 0.45
 CLASS_CONFIDENCE = 0.35
 # Photos whose class, as the backbone sees it, is worth a sample of its own.
 CLASS_SOURCES = frozenset(
     {"coco", "caltech101", "imagen", "imagenet_sample", "pacs", "grocery", "openimages_small"}
+)
+# Masks that follow the outline of a thing closely enough to make samples of the outline.
+OUTLINE_SOURCES = frozenset(
+    {"coco", "cocostuff", "ade20k", "openclipart", "emoji", "tuxstamps", "composites"}
+    | {"synth_patterns", "ccp", "toy"}
 )
 
 
@@ -55,7 +60,7 @@ class Sample:
     """Bool (S,S)."""
 
     role: int
-    """EXACT, BLOB, CLASS, BACKGROUND or PIXELS."""
+    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS or EDGE."""
 
     region: int = -1
     """Index of the region it shows, or -1."""
@@ -81,7 +86,7 @@ class FeatureSet:
     """Index of the region, or -1."""
 
     role: NDArray[np.int8]
-    """EXACT, BLOB, CLASS, BACKGROUND or PIXELS."""
+    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS or EDGE."""
 
     name: tuple[str, ...]
     """Class index or word of samples without a region."""
@@ -207,6 +212,10 @@ def _region_samples(
     blob = blob_of(mask, rng) if region.kind != "whole" else random_blob(size, rng)
     if blob.mean() >= SMALLEST / 2:
         yield Sample(blob, BLOB, index)
+    if view == 0 and region.kind == "mask" and region.source in OUTLINE_SOURCES:
+        edge = edge_of(mask, np.random.default_rng((index, size)))
+        if edge.mean() >= SMALLEST:
+            yield Sample(edge, EDGE, index)
 
 
 def blob_of(mask: Mask, rng: np.random.Generator) -> Mask:
@@ -216,6 +225,34 @@ def blob_of(mask: Mask, rng: np.random.Generator) -> Mask:
     moved = np.roll(mask, rng.integers(-size // 18, size // 18 + 1, 2), axis=(0, 1))
     blocks = moved.reshape(grid, size // grid, grid, size // grid).mean((1, 3))
     return _enlarge(blocks, size, float(rng.uniform(0.25, 0.7)))
+
+
+def edge_of(mask: Mask, rng: np.random.Generator) -> Mask:
+    """A stretch of a region's outline, some pixels to either side: what edge detectors mark.
+
+    Only where the outline runs inside the frame; empty where there is none.
+    """
+    width = int(rng.integers(3, 9))
+    plane = mask.astype(np.float32)
+    near = _box_sum(plane, width)
+    band = (near > 0.02) & (near < 0.98)
+    band[:width], band[-width:], band[:, :width], band[:, -width:] = (False,) * 4
+    part = random_blob(mask.shape[0], rng) if rng.random() < 0.5 else np.ones_like(band)
+    return band & part if (band & part).mean() >= SMALLEST else band
+
+
+def _box_sum(plane: Floats, reach: int) -> Floats:
+    """Mean of a plane over the square of ``reach`` pixels to each side."""
+    for axis in (0, 1):
+        padded = np.pad(
+            plane, [(reach + 1, reach) if a == axis else (0, 0) for a in (0, 1)], "edge"
+        )
+        total = padded.cumsum(axis)
+        side = 2 * reach + 1
+        upper, lower = (total[side:], total[:-side]) if axis == 0 else (
+            total[:, side:], total[:, :-side])  # fmt: skip
+        plane = (upper - lower) / side
+    return plane
 
 
 def random_blob(size: int, rng: np.random.Generator) -> Mask:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +86,28 @@ def write_bundle(
     for module in (backbone.encoder, captioner, lm):
         round_weights(module.eval())
     folder.mkdir(parents=True, exist_ok=True)
-    models_of = {
+    graphs = {
         bundle.ENCODER: encoder or encoder_model(backbone.encoder),
         bundle.CAPTIONER_INIT: captioner_init_model(captioner),
         bundle.CAPTIONER_STEP: captioner_step_model(captioner),
         bundle.LM_STEP: lm_step_model(lm),
     }
-    for name, model in models_of.items():
+    for name, model in graphs.items():
         write_bytes(folder / name, model.SerializeToString(deterministic=True))
-    write_bytes(folder / bundle.TOKENIZER, (make_tokenizer(words).to_str(pretty=True)).encode())
+    write_bytes(folder / bundle.TOKENIZER, make_tokenizer(words).to_str(pretty=True).encode())
     write_bytes(folder / bundle.MODEL_CARD, info.card.encode())
-    search = info.search
-    if not search.forbid:
-        forbidden = (vocabulary.start, vocabulary.pad, vocabulary.unk)
-        search = SearchDefaults(**{**search.__dict__, "forbid": forbidden})
-    manifest = Manifest(
+    return bundle.write_manifest(folder, _manifest(backbone, captioner, lm, vocabulary, info))
+
+
+def _manifest(
+    backbone: Backbone,
+    captioner: Captioner,
+    lm: LanguageModel,
+    vocabulary: VocabularySpec,
+    info: BundleInfo,
+) -> Manifest:
+    forbidden = info.search.forbid or (vocabulary.start, vocabulary.pad, vocabulary.unk)
+    return Manifest(
         info.name,
         info.version,
         info.license,
@@ -108,10 +115,9 @@ def write_bundle(
         captioner_spec(captioner, info.exemplars),
         lm_spec(lm),
         vocabulary,
-        search,
+        replace(info.search, forbid=forbidden),
         training=info.training,
     )
-    return bundle.write_manifest(folder, manifest)
 
 
 def round_weights(module: nn.Module) -> None:

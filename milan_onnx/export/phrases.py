@@ -22,7 +22,17 @@ EDGE_PHRASES = {
 }
 LIGHT_PHRASES = {"light": ("bright areas",), "dark": ("dark areas",)}
 SMOOTH_PHRASES = ("smooth areas",)
+SHAPE_PHRASES = {
+    "round": ("round objects", "circular objects"),
+    "rectangular": ("rectangular objects",),
+    "long": ("long thin objects",),
+}
+OUTLINE_PHRASES = {
+    "round outline": ("rounded edges",),
+    "outline": ("edges of objects",),
+}
 BACKGROUND = "backgrounds"
+TWO_TONES = "black and white"
 COLOUR_LABEL = "the color "
 
 
@@ -74,7 +84,9 @@ def _split(cell: str) -> tuple[str, ...]:
 
 def colour_phrases(colour: str, objects: bool) -> tuple[str, ...]:
     """Ways to say that regions share a colour."""
-    return (f"{colour} objects",) if objects else (f"{colour} areas", f"the color {colour}")
+    if objects or colour == TWO_TONES:
+        return (f"{colour} {'objects' if objects else 'areas'}",)
+    return f"{colour} areas", f"the color {colour}"
 
 
 def tokenise(text: str) -> list[str]:

@@ -99,12 +99,12 @@ class Size:
 
 SIZES = {
     "default": Size(
-        projection=384,
-        hidden=256,
-        attention=128,
+        projection=448,
+        hidden=320,
+        attention=160,
         embedding=128,
         lm_hidden=192,
-        captioner=LoopPlan(steps=6000, batch=96),
+        captioner=LoopPlan(steps=4000, batch=96),
         lm=LoopPlan(steps=1200),
         units=UnitPlan(),
         held_out=1000,

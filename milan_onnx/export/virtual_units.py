@@ -19,11 +19,15 @@ from milan_onnx.export import features as roles
 from milan_onnx.export import phrases, pixels
 from milan_onnx.export.features import FeatureSet
 from milan_onnx.export.phrases import Names, NameTable
-from milan_onnx.export.regions import Region
+from milan_onnx.export.regions import Region, mask_shape, region_mask
 
 Ints = NDArray[np.int64]
 # A patch anywhere in such photos shows what the whole is labelled with.
 UNIFORM_SOURCES = frozenset({"dtd10", "grocery"})
+# Outlines that follow single things; of people and clothing they say little.
+SHAPE_SOURCES = frozenset(
+    {"coco", "composites", "emoji", "openclipart", "synth_patterns", "tuxstamps", "toy"}
+)
 COLOUR_SHARE = 0.55
 # A colour before these misleads (people and their skin) or is not English ("red the sky").
 UNCOLOURED = frozenset({"people", "skin", "faces", "body", "the", "nature", *pixels.COLOURS})
@@ -36,17 +40,20 @@ class Mix:
     name: float = 0.34
     """Own names of labels and classes."""
 
-    general: float = 0.26
+    general: float = 0.25
     """More general names: animals, vehicles, food."""
 
-    coloured: float = 0.13
+    coloured: float = 0.12
     """A name with a colour: brown dogs."""
 
     colour: float = 0.11
     """A colour alone."""
 
-    pixels: float = 0.09
-    """Lines of one direction, light and dark, smoothness."""
+    pixels: float = 0.08
+    """Lines of one direction, light and dark, smoothness, outlines."""
+
+    shape: float = 0.03
+    """Round, rectangular, long and thin."""
 
     background: float = 0.03
     """What surrounds the thing a photo is of, with or without a colour."""
@@ -103,7 +110,10 @@ class SampleNames:
     """Its dominant colour, or nothing."""
 
     look: list[str]
-    """vertical, horizontal, diagonal, light, dark, smooth, or nothing."""
+    """vertical, horizontal, diagonal, light, dark, smooth, outline, or nothing."""
+
+    shape: list[str]
+    """round, rectangular, long, or nothing."""
 
     source: list[str]
     """Collection of the photo."""
@@ -120,10 +130,13 @@ def name_samples(features: FeatureSet, regions: Sequence[Region], table: NameTab
     owners = [first[images[i]] for i in features.image]
     names = [_names_of(features, row, regions, owner, table) for row, owner in enumerate(owners)]
     share = features.statistics.astype(np.float32)
+    shapes = _shapes(features, regions)
+    count = range(len(names))
     return SampleNames(
         names,
-        [_colour_of(features, row, regions, share[row]) for row in range(len(names))],
-        [_look_of(features, row, share[row]) for row in range(len(names))],
+        [_colour_of(features, row, regions, share[row]) for row in count],
+        [_look_of(features, row, share[row], shapes) for row in count],
+        [shapes.get(int(features.region[row]), "") for row in count],
         [owner.source for owner in owners],
         np.array([owner.image not in held_out for owner in owners]),
     )
@@ -135,6 +148,8 @@ def _names_of(
     role, index = int(features.role[row]), int(features.region[row])
     if role == roles.CLASS:
         return table.of_class(int(features.name[row]))
+    if role == roles.EDGE:
+        return Names()
     if role == roles.BACKGROUND:
         return Names((phrases.BACKGROUND,))
     if index < 0:
@@ -145,6 +160,15 @@ def _names_of(
     return table.of_label(region.label)
 
 
+def _shapes(features: FeatureSet, regions: Sequence[Region]) -> dict[int, str]:
+    """Shapes of regions that stand alone in a photo or are cut out exactly."""
+    present = [int(i) for i in np.unique(features.region) if i >= 0]
+    exact = [i for i in present if regions[i].kind == "mask" and regions[i].source in SHAPE_SOURCES]
+    plain = [i for i in exact if regions[i].label not in ("person", "human face")]
+    shapes = {i: mask_shape(region_mask(regions[i])) for i in plain}
+    return {i: shape for i, shape in shapes.items() if shape}
+
+
 def _colour_of(
     features: FeatureSet, row: int, regions: Sequence[Region], share: NDArray[np.float32]
 ) -> str:
@@ -153,17 +177,27 @@ def _colour_of(
     index = int(features.region[row])
     if index >= 0 and regions[index].label.startswith(phrases.COLOUR_LABEL):
         return regions[index].label.removeprefix(phrases.COLOUR_LABEL)
+    if int(features.role[row]) == roles.EDGE:
+        return ""
+    black, white = (float(share[pixels.COLOURS.index(c)]) for c in ("black", "white"))
+    if min(black, white) > 0.25 and black + white > 0.7:
+        return phrases.TWO_TONES
     best = int(share[: len(pixels.COLOURS)].argmax())
     return pixels.COLOURS[best] if share[best] > COLOUR_SHARE else ""
 
 
-def _look_of(features: FeatureSet, row: int, share: NDArray[np.float32]) -> str:
+def _look_of(
+    features: FeatureSet, row: int, share: NDArray[np.float32], shapes: Mapping[int, str]
+) -> str:
     name = features.name[row]
+    if features.role[row] == roles.EDGE:
+        round_ = shapes.get(int(features.region[row])) == "round"
+        return "round outline" if round_ else "outline"
     if name in phrases.EDGE_PHRASES or name in phrases.LIGHT_PHRASES:
         return name
     strength, agreement, angle = pixels.edge_direction(share)
-    if strength < 0.012:
-        return "smooth"
+    if strength < 0.012:  # plain white and black have better names
+        return "smooth" if share[[0, 1]].sum() < COLOUR_SHARE else ""
     if strength < 0.06 or agreement < 0.65:
         return ""
     for direction, low, high in (("vertical", 0, 12), ("diagonal", 33, 57), ("horizontal", 78, 91)):
@@ -205,6 +239,8 @@ def _concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable
         yield "colour", f"{colour} {'objects' if objects else 'areas'}"
     if look:
         yield "pixels", look
+    if known.shape[row] and features.role[row] in (roles.EXACT, roles.BLOB):
+        yield "shape", known.shape[row]
 
 
 def _concept(
@@ -223,7 +259,7 @@ def _concept(
             for row in rows
         ]
     )
-    size = min(photos, 200) ** 0.5
+    size = min(photos, 60) ** 0.5
     return Concept(kind, _wording(kind, text), np.array(rows), weights / weights.sum(), float(size))
 
 
@@ -232,11 +268,14 @@ def _wording(kind: str, text: str) -> tuple[str, ...]:
         looks: Mapping[str, tuple[str, ...]] = {
             **phrases.EDGE_PHRASES,
             **phrases.LIGHT_PHRASES,
+            **phrases.OUTLINE_PHRASES,
             "smooth": phrases.SMOOTH_PHRASES,
         }
         return looks[text]
+    if kind == "shape":
+        return phrases.SHAPE_PHRASES[text]
     if kind == "colour":
-        colour, noun = text.split()
+        colour, noun = text.rsplit(" ", 1)
         return phrases.colour_phrases(colour, noun == "objects")
     return (text,)
 
@@ -349,6 +388,7 @@ class UnitSampler:
         for row in rows:
             names, colour = self.known.names[row].all, self.known.colour[row]
             counts.update(names)
+            counts.update(phrases.SHAPE_PHRASES.get(self.known.shape[row], ()))
             if colour:
                 counts.update(f"{colour} {name}" for name in names)
                 counts.update([f"{colour} objects", f"{colour} areas", f"the color {colour}"])

@@ -20,6 +20,7 @@ from milan_onnx.export.regions import (  # noqa: E402
     centre_view,
     cut_mask,
     decode_rle,
+    mask_shape,
     read_regions,
     region_mask,
 )
@@ -64,6 +65,28 @@ def test_views_follow_the_mask() -> None:
     assert centre_view(40, 20) == View(10.0, 0.0, 20.0)
     assert cut_mask(mask, centre_view(40, 20), 10)[:, :5].all()
     assert cut_mask(mask, View(10.0, 0.0, 20.0, flip=True), 10)[:, 5:].all()
+
+
+def test_shapes_of_masks() -> None:
+    y, x = np.mgrid[0:60, 0:80]
+    disc = (y - 30) ** 2 + (x - 40) ** 2 < 400
+    bar, tile = np.zeros((2, 60, 80), dtype=bool)
+    bar[28:33, 5:70] = True
+    tile[10:40, 20:60] = True
+    assert [mask_shape(m) for m in (disc, bar, tile)] == ["round", "long", "rectangular"]
+    assert mask_shape(np.ones((60, 80), dtype=bool)) == ""
+    assert mask_shape(np.zeros((60, 80), dtype=bool)) == ""
+
+
+def test_outlines_run_along_the_region() -> None:
+    mask = np.zeros((112, 112), dtype=bool)
+    mask[30:80, 40:90] = True
+    edge = ft.edge_of(mask, np.random.default_rng(1))
+    inside = np.zeros_like(mask)
+    inside[41:69, 51:79] = True
+    assert edge.any()
+    assert not (edge & inside).any()
+    assert not ft.edge_of(np.ones((112, 112), dtype=bool), np.random.default_rng(1)).any()
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,18 @@ def test_language_model_follows_pytorch_over_ragged_steps(layers: int) -> None:
         state = {name: out[name] for name in names}
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet18"])
 @torch.no_grad()
-def test_encoder_follows_pytorch(name: str) -> None:
+def test_encoder_of_the_paper_follows_pytorch() -> None:
+    """A ResNet; the default encoder is checked with the bundle that training leaves."""
+    if find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
     torch.manual_seed(1)
-    encoder = build_backbone(name).encoder
+    encoder = build_backbone("resnet18").encoder
     export.round_weights(encoder)
     model = export.encoder_model(encoder)
     images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
     out = run(model, {"images": images})
-    assert list(out) == list(encoder.names)
+    assert list(out) == ["conv1", "layer1", "layer2", "layer3", "layer4"]
     for map_, expected in zip(out.values(), encoder(torch.from_numpy(images)), strict=True):
         close(map_, expected)
     text = str(model)

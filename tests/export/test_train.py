@@ -79,6 +79,17 @@ def test_training_leaves_a_bundle_by_the_contract(trained: tuple[train.Run, Bund
     assert "non-commercial" in card
 
 
+@torch.no_grad()
+def test_encoder_of_the_bundle_follows_pytorch(trained: tuple[train.Run, Bundle]) -> None:
+    run, bundle = trained
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    expected = run.backbone.encoder(torch.from_numpy(images))
+    for found, map_ in zip(
+        session(bundle, contract.ENCODER).run(None, {"images": images}), expected, strict=True
+    ):
+        np.testing.assert_allclose(found, map_.numpy(), atol=1e-4, rtol=1e-4)
+
+
 def test_bundle_holds_no_paths_of_the_machine(trained: tuple[train.Run, Bundle]) -> None:
     run, bundle = trained
     for name in bundle.manifest.files:
