@@ -7,7 +7,7 @@ A bundle is a folder:
     captioner_init.onnx   pooled features of a unit's exemplars to context and first states
     captioner_step.onnx   one step of log p(d|E) for ragged rows
     lm_step.onnx          one step of log p(d) for ragged rows
-    tokenizer.json        the vocabulary, a Hugging Face ``tokenizers`` file
+    tokenizer.json        the vocabulary, a word-level Hugging Face ``tokenizers`` file
     MODEL_CARD.md         what it was trained on and how well it does
 
 Tensors, by the names in the manifest (N images, U units, K exemplars, P parent rows, R rows,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,7 @@ from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.pooling import pool
 from milan_onnx.runtime.session import Session, in_order
 from milan_onnx.runtime.stepping import Captioner, LanguageModel
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from milan_onnx.runtime.vocabulary import read_vocabulary
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +58,8 @@ class Describer:
         self._language_model = LanguageModel(
             manifest.language_model, self._session(contract.LM_STEP)
         )
-        self._tokenizer = _tokenizer(bundle)
+        path = bundle.file(contract.TOKENIZER)
+        self._vocabulary = read_vocabulary(path, manifest.vocabulary.size)
 
     def encoder(self) -> Encoder:
         """The image encoder; loaded on demand, and freed with the returned object."""
@@ -117,9 +115,7 @@ class Describer:
 
     def text(self, tokens: NDArray[np.int64]) -> str:
         """The words of token ids (length,), -1 after the end."""
-        words = [int(token) for token in tokens if token >= 0]
-        text: str = self._tokenizer.decode(words, skip_special_tokens=True)
-        return text.strip()
+        return self._vocabulary.text(tokens.tolist())
 
     def _session(self, name: str) -> Session:
         path = self.bundle.file(name)
@@ -164,13 +160,3 @@ def search_options(
     if length is not None:
         options = replace(options, length=length)
     return options
-
-
-def _tokenizer(bundle: Bundle) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    path = bundle.file(contract.TOKENIZER)
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"{path} is not a tokenizer: {error}") from error
