@@ -1,0 +1,109 @@
+"""The bundle contract, and the bundle that ships."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milan_onnx.bundle import REQUIRED, load_bundle, parse_manifest, verify_files, write_manifest
+from milan_onnx.errors import BundleError
+from milan_onnx.runtime import Describer, Device
+from tests.conftest import Command
+
+
+def test_manifest_reads_back_as_written(bundle_path: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "b"))
+    first = load_bundle(copy)
+    again = write_manifest(copy, first.manifest)
+    assert again.manifest == first.manifest
+    assert again.sha256 == first.sha256
+
+
+def test_later_keys_are_ignored(bundle_path: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "b"))
+    path = copy / "bundle.json"
+    value = json.loads(path.read_text())
+    value["encoder"]["something_new"] = value["something_new"] = 3
+    path.write_text(json.dumps(value))
+    assert parse_manifest(path) == load_bundle(bundle_path).manifest
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_each_file_is_needed_and_checked(bundle_path: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "b"))
+    data = bytearray((copy / name).read_bytes())
+    data[-1] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} does not match its sha256"):
+        load_bundle(copy)
+    assert [
+        n for n, problem in verify_files(load_bundle(copy, verify=False)).items() if problem
+    ] == [name]
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        load_bundle(copy, verify=False)
+
+
+def test_the_built_in_bundle_is_whole_and_small() -> None:
+    bundle = load_bundle()
+    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 30_000_000
+    assert bundle.manifest.search.beam_size == 50
+    assert bundle.manifest.search.pmi_weight == pytest.approx(0.2)
+    card = bundle.file("MODEL_CARD.md").read_text(encoding="utf-8")
+    for word in ("Training data", "licences", "Figures"):
+        assert word in card
+
+
+def test_the_built_in_encoder_gives_its_levels() -> None:
+    bundle = load_bundle()
+    encoder = Describer(bundle, Device("cpu")).encoder()
+    size = encoder.image_size
+    frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    maps = encoder.maps(frames)
+    for level, found in zip(bundle.manifest.encoder.levels, maps, strict=True):
+        assert found.shape == (2, level.channels, level.height, level.width)
+        assert found.dtype == np.float32
+    features = encoder.pool(maps, 0, np.ones((1, size, size), bool))
+    expected = np.concatenate([found[0].mean(axis=(1, 2)) for found in maps])
+    np.testing.assert_allclose(features[0], expected, atol=1e-4)
+
+
+def test_the_built_in_bundle_names_plain_colours(tmp_path: Path, milan: Command) -> None:
+    """A red detector, planted in a graph, is called red by the whole installed pipeline."""
+    from tests.toy import FLOAT, Graph
+
+    g = Graph(0)
+    kernel = np.array([[1, -1, -1], [-1, -1, 1]], np.float32).reshape(2, 3, 1, 1)
+    x = g.op("AveragePool", "input", kernel_shape=[8, 8], strides=[8, 8])
+    x = g.op("Conv", x, g.constant(kernel), name="colours")
+    g.op("Relu", x, name="detectors")
+    shape = ["N", 3, 224, 224]
+    g.save(tmp_path / "m.onnx", [("input", FLOAT, shape)], [("detectors", FLOAT, ["N", 2, 28, 28])])
+    line = ("describe", tmp_path / "m.onnx", "-l", "detectors", "--mean", 0, "--std", 1)
+    done = milan(*line, "--synthetic", 400, "--no-report", "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    red, blue = (line.split("\t")[3] for line in done.stdout.splitlines()[1:])
+    assert "red" in red
+    assert "blue" in blue
+
+
+def test_show_and_verify(milan: Command, bundle_path: Path) -> None:
+    shown = milan("bundle", "show", bundle_path)
+    assert json.loads(shown.stdout)["name"] == "toy"
+    assert milan("bundle", "show", bundle_path, "--card").stdout.startswith("# toy")
+    verified = milan("bundle", "verify")
+    assert verified.returncode == 0, verified.stderr
+    rows = [line.split("\t") for line in verified.stdout.splitlines()]
+    assert {row[0] for row in rows[1:]} >= set(REQUIRED)
+    assert {row[2] for row in rows[1:]} == {"ok"}
+
+
+def test_doctor_finds_this_installation_well(milan: Command) -> None:
+    done = milan("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    states = {finding["check"]: finding["state"] for finding in json.loads(done.stdout)}
+    assert states["ONNX Runtime"] == states["bundle"] == states["device"] == "ok"
