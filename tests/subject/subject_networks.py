@@ -10,24 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from milan_onnx.export.backbones import import_torchvision_models
+
 Exporter = Literal["dynamo", "torchscript"]
-
-
-def torchvision_models() -> Any:
-    """``torchvision.models``, also beside a torch without CUDA, where its operators are absent."""
-    try:
-        import torchvision.models as models
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision.models as models
-    return models
 
 
 def alexnet() -> nn.Module:
     """AlexNet with a narrow classifier: the same modules, a fifth of the file."""
-    net = torchvision_models().alexnet(num_classes=10)
+    net = import_torchvision_models().alexnet(num_classes=10)
     for place, (wide, narrow) in {1: (9216, 32), 4: (32, 32), 6: (32, 10)}.items():
         net.classifier[place] = nn.Linear(wide, narrow)
     return net  # type: ignore[no-any-return]
@@ -35,7 +25,7 @@ def alexnet() -> nn.Module:
 
 def vit() -> nn.Module:
     """A torchvision vision transformer: 4x4 patches, a class token, two blocks."""
-    net = torchvision_models().VisionTransformer(
+    net = import_torchvision_models().VisionTransformer(
         image_size=32,
         patch_size=8,
         num_layers=2,
@@ -57,8 +47,11 @@ def lite0() -> nn.Module:
 
 
 NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], int]] = {
-    "resnet18": (lambda: torchvision_models().resnet18(num_classes=10), 64),
-    "mobilenet_v3_small": (lambda: torchvision_models().mobilenet_v3_small(num_classes=10), 64),
+    "resnet18": (lambda: import_torchvision_models().resnet18(num_classes=10), 64),
+    "mobilenet_v3_small": (
+        lambda: import_torchvision_models().mobilenet_v3_small(num_classes=10),
+        64,
+    ),
     "alexnet": (alexnet, 224),
     "vit": (vit, 32),
     "efficientnet_lite0": (lite0, 64),
