@@ -25,9 +25,9 @@ from milan_onnx.export.virtual_units import VirtualUnit
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Settings of the search used to evaluate; the paper's, but for the beam."""
+    """Settings of the search used to evaluate; the paper's, but for repeated words."""
 
-    beam: int = 20
+    beam: int = 50
     """Hypotheses a unit."""
 
     length: int = 15

@@ -337,14 +337,14 @@ class Run:
         scores = evaluation.Scores(
             **json.loads((self.options.work / "scores.json").read_text("utf-8"))
         )
-        facts = self._facts(captioner, lm)
+        facts, search = self._facts(captioner, lm), evaluation.SearchPlan()
         info = onnx_export.BundleInfo(
             self.options.name,
             self.options.version,
             "research use; see MODEL_CARD.md",
             model_card(facts, scores),
             self.options.size.units.exemplars,
-            SearchDefaults(no_repeat=1),
+            SearchDefaults(search.beam, search.length, search.weight, no_repeat=1),
             {**facts, "scores": asdict(scores), "size": asdict(self.options.size)},
         )
         encoder = onnx.load(self.options.work / bundle.ENCODER)
