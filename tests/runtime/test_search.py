@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milan_onnx.bundle import Bundle, SearchDefaults
+from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.runtime import Describer, Device
 from milan_onnx.runtime.prior import log_prior
 from milan_onnx.runtime.search import RankedBeams, beam_search, search
@@ -199,3 +199,39 @@ def test_candidates_read_differently_and_descend(describer: Describer) -> None:
         for h in hypotheses:
             assert h.pmi == pytest.approx(h.log_p_given_exemplars - 0.2 * h.log_p, abs=1e-9)
             assert "<" not in h.description
+
+
+def shipped_features(describer: Describer, units: int) -> np.ndarray:
+    """Features (units, 15, F) of random patches of built-in images."""
+    from milan_onnx.probe import open_probe
+
+    rng, encoder = np.random.default_rng(1), describer.encoder()
+    size = encoder.image_size
+    probe = open_probe(None, synthetic=16)
+    frames = [np.asarray(probe.image(i).resize((size, size))) for i in range(16)]
+    maps = encoder.maps(np.stack(frames))
+    found = np.empty((units, 15, encoder.spec.features), np.float32)
+    for unit in range(units):
+        for rank in range(15):
+            masks = np.zeros((1, size, size), bool)
+            top, left = rng.integers(0, size - 60, 2)
+            masks[0, top : top + 60, left : left + 60] = True
+            found[unit, rank] = encoder.pool(maps, int(rng.integers(16)), masks)[0]
+    return found
+
+
+def test_shipped_bundle_gives_the_reference_beams() -> None:
+    bundle = load_bundle()
+    describer = Describer(bundle, Device("cpu"))
+    options, vocabulary = bundle.manifest.search, bundle.manifest.vocabulary
+    x = shipped_features(describer, 3)
+    reference = Reference(describer, bundle, x)
+    found = beam_search(describer._captioner, x, vocabulary, options)
+    for unit in range(len(x)):
+        expected = reference.beams(unit, options)
+        ours = [tuple(int(t) for t in row if t >= 0) for row in found.tokens[unit]]
+        # The last places may be near ties, decided either way by the last bits.
+        shared = set(ours) & {tokens for _, tokens in expected}
+        assert len(shared) >= options.beam_size - 1
+        scores = np.array([score for score, _ in expected])
+        np.testing.assert_allclose(found.log_p_given_exemplars[unit], scores, atol=1e-4)
