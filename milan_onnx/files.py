@@ -64,9 +64,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write canonical JSON (sorted keys, UTF-8, two-space indent, a newline at the end)."""
+    """Write canonical JSON (sorted keys, UTF-8, two-space indent, a newline at the end).
+
+    A path with bytes that are no text has lone surrogates; they are written as JSON escapes.
+    """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False)
-    write_bytes(path, text.encode() + b"\n")
+    write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def unwritable(path: Path, error: OSError) -> OutputUnwritable:

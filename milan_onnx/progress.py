@@ -11,11 +11,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
+from unicodedata import category
 
 from milan_onnx.choice import Choice
 
 QUIET_SECONDS = 10.0
 TERMINAL_SECONDS = 0.1
+
+
+def printable(text: str) -> str:
+    """A text on one line: names in models and photos may hold what would steer a terminal."""
+    return "".join(char if category(char) != "Cc" else repr(char)[1:-1] for char in text)
 
 
 class Meter(Protocol):
@@ -73,7 +79,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say one thing worth knowing."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Meter]:

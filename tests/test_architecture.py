@@ -23,6 +23,7 @@ ROWS = [
     {"reporting"},
     {"describing"},
     {"cli"},
+    {"__main__"},
 ]
 EXPORT_MAY = {"export", "bundle", "errors", "files"}
 

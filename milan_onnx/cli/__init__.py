@@ -10,5 +10,7 @@ from __future__ import annotations
 def main() -> None:
     """Entry point of ``milan-onnx``."""
     from milan_onnx.cli.app import app
+    from milan_onnx.cli.guard import guarded, usable_streams
 
-    app(prog_name="milan-onnx")
+    usable_streams()
+    guarded(app)(prog_name="milan-onnx")

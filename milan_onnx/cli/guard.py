@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, ParamSpec
 
-from milan_onnx.errors import MilanError
+from milan_onnx.errors import EnvironmentUnfit, MilanError
+from milan_onnx.progress import printable
 
 INTERRUPTED = 130
-TERMINATED = 143
 
 P = ParamSpec("P")
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn the package's errors, interrupts and a closed pipe into exit codes."""
+    """Turn the package's errors, the machine's, interrupts and a closed pipe into exit codes."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        signal.signal(signal.SIGTERM, _terminated)
+        _catch_signals()
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
@@ -33,16 +35,58 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             end("interrupted: nothing was left behind", INTERRUPTED)
         except BrokenPipeError:
             # The reader of stdout went away (`| head`): no error, and not to be said at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_stdout()
+        except OSError as error:
+            discard_stdout()
+            end(f"error: {_reason(error)}", EnvironmentUnfit.exit_code)
+        except MemoryError:
+            hint = "describe fewer layers at once, or lower --tail-memory, --threads or --beam"
+            end(f"error: the machine's memory is not enough; {hint}", EnvironmentUnfit.exit_code)
 
     return run
 
 
 def end(text: str, code: int) -> NoReturn:
-    """Say a last sentence and leave."""
-    print(text, file=sys.stderr, flush=True)
+    """Say a last sentence, on one line, and leave."""
+    with contextlib.suppress(OSError):  # stderr may be full or closed too
+        print(printable(text), file=sys.stderr, flush=True)
     sys.exit(code)
 
 
+def usable_streams() -> None:
+    """Make stdout and stderr something that any text can be printed to.
+
+    One that was closed (``>&-``) swallows all, and a character that the terminal's encoding does
+    not have is written as an escape.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard_stdout() -> None:
+    """Let what is not written yet go nowhere, so that the exit does not try again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    if error.filename is None:
+        return f"cannot write the output: {reason}; free space, or send it elsewhere"
+    return f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def _catch_signals() -> None:
+    """End as after an error when asked to, or when the terminal goes away (not under nohup)."""
+    signal.signal(signal.SIGTERM, _terminated)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        signal.signal(hangup, _terminated)
+
+
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(TERMINATED)
+    sys.exit(128 + number)

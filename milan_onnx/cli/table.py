@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from milan_onnx.labels import UnitLabel
-from milan_onnx.progress import Console, Quiet
+from milan_onnx.progress import Console, Quiet, printable
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows with a header; empty cells for None."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in (header, *cells):
             print("\t".join(line))
@@ -30,9 +30,19 @@ class LabelTable:
         self._console = console
         self._terminal = sys.stdout.isatty()
         self._begun = False
+        self._unwritable = False
 
     def __call__(self, label: UnitLabel) -> None:
-        """Print one label."""
+        """Print one label; where stdout is full or its reader gone the work goes on without."""
+        try:
+            if not self._unwritable:
+                self._row(label)
+        except OSError as error:
+            self._unwritable = True
+            if not isinstance(error, BrokenPipeError):
+                self._console.note(f"warning: the table ends here: {error.strerror}")
+
+    def _row(self, label: UnitLabel) -> None:
         if self._terminal:
             self._console.clear()
         if not self._begun:
@@ -40,7 +50,8 @@ class LabelTable:
             self._print("layer", "unit", "pmi", "description", "flags")
         pmi = "" if label.pmi is None else f"{label.pmi:.2f}"
         text = label.description or "-"
-        self._print(label.layer, str(label.unit), pmi, text, " ".join(label.flags))
+        flags = " ".join(label.flags)
+        self._print(printable(label.layer), str(label.unit), pmi, printable(text), flags)
 
     def _print(self, layer: str, unit: str, pmi: str, text: str, flags: str) -> None:
         if not self._terminal:
