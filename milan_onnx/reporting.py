@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import RunError
 from milan_onnx.exemplars import exemplar_masks
-from milan_onnx.geometry import Geometry
+from milan_onnx.geometry import Geometry, Interpolation
 from milan_onnx.labels import ReportRun, ReportSize, write_report
 from milan_onnx.probe import ProbeSet, frames, open_probe
 from milan_onnx.progress import Reporter, Silent
@@ -25,8 +26,16 @@ def write_run_report(
     ``images``: the photos, where they are no longer where the run found them.
     Raises RunError when the photos are not those of the run, ProbeError when they cannot be read.
     """
-    probe = _probe(run, images)
-    size = write_report(path, run=_report_run(run, probe))
+    try:
+        probe = _probe(run, images)
+        shown = _report_run(run, probe)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunError(
+            f"the manifest of the run {run.path or ''} is damaged ({reason})",
+            hint="describe again, or restore it from a backup",
+        ) from error
+    size = write_report(path, run=shown)
     (say or Silent()).note(
         f"report: {size.units} units, {size.images} photos, {size.bytes / 1e6:.1f} MB"
     )
@@ -51,8 +60,8 @@ def _probe(run: Run, images: Path | None) -> ProbeSet:
         for exemplar in label.exemplars:
             if exemplar.image >= len(probe) or probe.names[exemplar.image] != exemplar.name:
                 raise RunError(
-                    f"{place} holds other photos than this run's: image {exemplar.image} was "
-                    f"{exemplar.name}",
+                    f"{place or probe.name} holds other photos than this run's: "
+                    f"image {exemplar.image} was {exemplar.name}",
                     hint="say where they are with --images",
                 )
     return probe
@@ -87,6 +96,8 @@ def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
 
 def _geometry(run: Run) -> Geometry:
     value = run.manifest["preprocessing"]["geometry"]
+    if value["interpolation"] not in get_args(Interpolation):
+        raise ValueError(f"unknown interpolation {value['interpolation']!r}")
     resize, output = value["resize"], value["output"]
     return Geometry(
         crop=(value["crop"][0], value["crop"][1]),

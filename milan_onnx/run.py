@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +59,9 @@ class Run:
         raise RunError(f"the run has no layer {name}", hint=f"its layers are {names}")
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: str | Path) -> Run:
     """Read a run folder. Raises RunError naming what is missing, damaged or too new."""
+    path = Path(path)
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise RunError(
@@ -70,7 +71,7 @@ def load_run(path: Path) -> Run:
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         kind, version = manifest["format"], manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{manifest_path} is damaged: {error}", hint="describe again") from error
     if (kind, version) != (FORMAT, FORMAT_VERSION):
         raise RunError(
@@ -79,7 +80,28 @@ def load_run(path: Path) -> Run:
         )
     layers = load_layers(path / STORE)
     labels = read_jsonl(path / LABELS)
+    _check_labels(path / LABELS, labels, layers)
     return Run(manifest, tuple(labels), tuple(layers), path)
+
+
+def _check_labels(
+    path: Path, labels: Sequence[UnitLabel], layers: Sequence[LayerExemplars]
+) -> None:
+    """Every label must be of a unit whose exemplars are there."""
+    sizes = {layer.layer: layer.ids.shape for layer in layers}
+    for label in labels:
+        units, exemplars = sizes.get(label.layer, (0, 0))
+        if label.unit >= units or len(label.exemplars) > exemplars:
+            raise RunError(
+                f"{path} labels unit {label.unit} of {label.layer}, whose exemplars are not there",
+                hint="describe again, or restore the run from a backup",
+            )
+    total = sum(units for units, _ in sizes.values())
+    if len(labels) != total:
+        raise RunError(
+            f"{path} is cut short: it labels {len(labels)} of {total} units",
+            hint="describe again, or restore the run from a backup",
+        )
 
 
 def save_run(folder: Path, run: Run) -> None:
@@ -95,8 +117,9 @@ def staged_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     It is made at once, so that an unwritable place is found before the work and not after it.
     Raises UsageError when ``out`` is there and may not be replaced, OutputUnwritable when it
-    cannot be made.
+    cannot be made. A link is followed: the run goes where it leads.
     """
+    out = _real(out)
     _check_free(out, overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,9 +128,26 @@ def staged_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         raise unwritable(out, error) from error
     try:
         yield staged
+        _check_free(out, overwrite)  # another process may have been faster
         _publish(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _real(out: Path) -> Path:
+    """The place itself, that can be renamed. Raises UsageError for one that can not."""
+    try:
+        real = out.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise UsageError(
+            f"{out} is a link that leads nowhere", hint="give another --out"
+        ) from error
+    if real == Path.cwd() or real.is_mount():
+        what = "the current folder" if real == Path.cwd() else "a mounted disk"
+        raise UsageError(
+            f"{out} is {what}, which a run cannot replace", hint=f"use --out {out / 'run'}"
+        )
+    return real
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from milan_onnx.files import unwritable, write_bytes, write_json
 Floats = NDArray[np.float32]
 
 ARRAYS = ("ids", "activations", "maps", "thresholds", "minimum", "maximum")
+DTYPES = {"ids": np.int64}
+"""Of the arrays that are not float32."""
 LAYER_FILE = "layer.json"
 
 
@@ -66,15 +69,17 @@ class LayerExemplars:
         """What is unusual in a unit, sorted.
 
         ``dead``: always zero. ``constant``: always one other value. ``saturated``: the threshold
-        is the largest value, so more than one per cent of positions tie there. ``sparse``: the
-        threshold is the smallest value, so fewer than one per cent of positions are above it.
+        is the largest value and several positions tie there, more than one per cent. ``sparse``:
+        the threshold is the smallest value, so fewer than one per cent of positions are above it.
         """
         low, high = self.minimum[unit], self.maximum[unit]
         threshold = self.thresholds[unit]
         if low == high:
             return ("dead",) if high == 0 else ("constant",)
         if threshold == high:
-            return ("saturated",)
+            # Of fewer than a hundred positions the quantile is the maximum anyway.
+            ties = np.count_nonzero(self.maps[unit] == high)
+            return ("saturated",) if ties > 1 else ()
         return ("sparse",) if threshold == low else ()
 
 
@@ -110,13 +115,28 @@ def _load_layer(place: Path) -> LayerExemplars:
     try:
         facts = json.loads((place / LAYER_FILE).read_text(encoding="utf-8"))
         arrays = {n: np.load(place / f"{n}.npy", mmap_mode="r") for n in ARRAYS}
+        _check_arrays(arrays)
         return LayerExemplars(
-            layer=facts["layer"], images=facts["images"], method=facts["method"], **arrays
+            layer=str(facts["layer"]), images=facts["images"], method=facts["method"], **arrays
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
             f"the exemplars in {place} are damaged: {error}", hint="describe the model again"
         ) from error
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    """The arrays must fit one another as `LayerExemplars` says. Raises ValueError."""
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype != DTYPES.get(name, np.float32):
+            raise ValueError(f"{name}.npy holds no {np.dtype(DTYPES.get(name, np.float32))} array")
+    units, k = arrays["ids"].shape if arrays["ids"].ndim == 2 else (-1, -1)
+    maps = arrays["maps"].shape
+    grid = maps[2:] if len(maps) == 4 and min(maps[2:]) > 0 else (-1, -1)
+    shapes = {"activations": (units, k), "maps": (units, k, *grid)}
+    for name, array in arrays.items():
+        if array.shape != shapes.get(name, (units, k) if name == "ids" else (units,)):
+            raise ValueError(f"{name}.npy has the shape {array.shape}, which does not fit the rest")
 
 
 def _npy(array: NDArray[np.generic]) -> bytes:
