@@ -40,10 +40,11 @@ gives zeros.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from milan_onnx.errors import BundleError
 from milan_onnx.files import sha256_file, write_json
@@ -58,6 +59,13 @@ CAPTIONER_STEP = "captioner_step.onnx"
 LM_STEP = "lm_step.onnx"
 MODEL_CARD = "MODEL_CARD.md"
 REQUIRED = (ENCODER, CAPTIONER_INIT, CAPTIONER_STEP, LM_STEP, TOKENIZER, MODEL_CARD)
+
+PLAIN: Mapping[Any, Any] = {int: int, float: (int, float), str: str}
+"""Which JSON values a field of a plain type takes."""
+
+LARGEST_SIDE = 4096
+LARGEST_BEAM = 10_000
+LARGEST_LENGTH = 1000
 
 T = TypeVar("T")
 
@@ -249,12 +257,12 @@ def default_bundle_path() -> Path:
     return Path(__file__).parent / "models" / "default"
 
 
-def load_bundle(path: Path | None = None, *, verify: bool = True) -> Bundle:
+def load_bundle(path: str | Path | None = None, *, verify: bool = True) -> Bundle:
     """Read a bundle's manifest and check its files (sizes; with ``verify`` hashes too).
 
     Raises BundleError naming the file that is missing, damaged or of a newer format.
     """
-    folder = path or default_bundle_path()
+    folder = Path(path) if path is not None else default_bundle_path()
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(
@@ -293,7 +301,7 @@ def parse_manifest(path: Path) -> Manifest:
     """Parse and check ``bundle.json``. Raises BundleError naming what is wrong."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BundleError(f"{path} is not a bundle manifest: its format is not {FORMAT!r}")
@@ -305,7 +313,9 @@ def parse_manifest(path: Path) -> Manifest:
             hint="upgrade milan-onnx" if newer else "make the bundle again with `make bundle`",
         )
     try:
-        return _manifest(value)
+        manifest = _manifest(value)
+        _check_values(manifest)
+        return manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise BundleError(f"{path} is not a valid bundle manifest ({reason})") from error
@@ -341,8 +351,35 @@ def _tensors(values: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 def _build(kind: type[T], value: Mapping[str, Any]) -> T:
     """A dataclass from a JSON object; keys of later minor versions are ignored."""
-    names = {f.name for f in fields(cast(Any, kind))}
-    return kind(**{k: v for k, v in value.items() if k in names})
+    kinds = get_type_hints(kind)
+    known = {k: v for k, v in value.items() if k in kinds}
+    for name, given in known.items():
+        wanted = PLAIN.get(kinds[name], object)
+        if not isinstance(given, wanted) or (isinstance(given, bool) and wanted is not object):
+            raise TypeError(f"its {name} is {given!r}")
+    return kind(**known)
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Numbers must be in range. Raises ValueError naming the first that is not."""
+    encoder, search, vocabulary = manifest.encoder, manifest.search, manifest.vocabulary
+    tokens = (vocabulary.start, vocabulary.stop, vocabulary.pad, vocabulary.unk, *search.forbid)
+    states = (*manifest.captioner.states, *manifest.language_model.states)
+    right = {
+        "image_size": 1 <= encoder.image_size <= LARGEST_SIDE,
+        "levels": bool(encoder.levels)
+        and all(min(level.channels, level.height, level.width) > 0 for level in encoder.levels),
+        "mask_resize": encoder.mask_resize in ("area", "bilinear"),
+        "beam_size": 1 <= search.beam_size <= LARGEST_BEAM,
+        "length": 1 <= search.length <= LARGEST_LENGTH,
+        "pmi_weight": math.isfinite(search.pmi_weight),
+        "no_repeat": search.no_repeat >= 0,
+        "vocabulary": all(isinstance(t, int) and 0 <= t < vocabulary.size for t in tokens),
+        "states": all(isinstance(n, int) and n > 0 for state in states for n in state.shape),
+    }
+    for name, good in right.items():
+        if not good:
+            raise ValueError(f"its {name} is out of range")
 
 
 def _file_problem(folder: Path, name: str, entry: FileEntry, verify: bool) -> str:

@@ -92,5 +92,12 @@ def _extra(name: str, modules: tuple[str, ...]) -> Finding:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         return Finding(f"extra {name}", "absent", f"{', '.join(missing)} not installed")
-    versions = [f"{module} {importlib.metadata.version(module)}" for module in modules]
+    versions = [f"{module} {_version(module)}" for module in modules]
     return Finding(f"extra {name}", "ok", ", ".join(versions))
+
+
+def _version(module: str) -> str:
+    try:
+        return importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"

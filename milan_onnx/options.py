@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from milan_onnx.bundle import LARGEST_BEAM
 from milan_onnx.errors import UsageError
-from milan_onnx.subject import Kind
+from milan_onnx.subject import Kind, choose_preprocessing
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ class DescribeOptions:
     def check(self) -> None:
         """Refuse numbers that make no sense, before any work. Raises UsageError."""
         wrong = {
-            "exemplars": self.exemplars < 1,
+            "exemplars": not _whole(self.exemplars) or self.exemplars < 1,
             "quantile": not 0 < self.quantile < 1,
-            "beam": self.beam_size is not None and self.beam_size < 1,
+            "beam": self.beam_size is not None and not 1 <= self.beam_size <= LARGEST_BEAM,
+            "lambda": self.pmi_weight is not None and not math.isfinite(self.pmi_weight),
             "candidates": self.candidates < 1,
             "limit": self.limit is not None and self.limit < 1,
             "synthetic": self.synthetic < 1,
@@ -80,3 +84,13 @@ class DescribeOptions:
         for name, bad in wrong.items():
             if bad:
                 raise UsageError(f"the value of --{name} is out of range", hint="see --help")
+        known = inspect.signature(choose_preprocessing).parameters
+        for name in self.preprocessing:
+            if name not in known or name == "subject":
+                raise UsageError(
+                    f"preprocessing has no {name}", hint=f"it has {', '.join([*known][1:])}"
+                )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -136,8 +136,17 @@ class Encoder:
 
     def maps(self, frames: NDArray[np.uint8]) -> list[Floats]:
         """Feature maps of frames uint8 (N,S,S,3): one float32 (N,C,h,w) a level."""
-        names = [level.name for level in self.spec.levels]
-        return self._session.run({self.spec.input: frames}, names)
+        levels = self.spec.levels
+        maps = self._session.run({self.spec.input: frames}, [level.name for level in levels])
+        for level, found in zip(levels, maps, strict=True):
+            shape = (len(frames), level.channels, level.height, level.width)
+            if found.shape != shape or found.dtype != np.float32:
+                raise BundleError(
+                    f"level {level.name} of the encoder is {found.dtype} {found.shape}, "
+                    f"its manifest says float32 {shape}",
+                    hint="make or install the bundle again",
+                )
+        return maps
 
     def pool(self, maps: list[Floats], image: int, masks: NDArray[np.bool_]) -> Floats:
         """Features float32 (n, F) of one of the images under masks bool (n,S,S)."""

@@ -91,6 +91,11 @@ def onnxruntime() -> ModuleType:
             "ONNX Runtime is not installed",
             hint='run `pip install "milan-onnx[cpu]"` (or [gpu], [gpu-cu12] for CUDA)',
         ) from error
+    except ImportError as error:
+        raise RuntimeConflict(
+            f"the installed ONNX Runtime does not load: {error}",
+            hint="install it again, for this Python and this machine",
+        ) from error
     if not hasattr(module, "InferenceSession"):
         raise RuntimeConflict(
             "the installed ONNX Runtime is incomplete",
