@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import onnx
 import pytest
 from PIL import Image
 
+import milan_onnx
+from milan_onnx.errors import BundleError, RunError, UsageError
 from tests.conftest import Command
 from tests.toy import FLOAT, Graph, toy_bundle, toy_subject
 
@@ -122,6 +128,9 @@ CASES = {
     "out is not a run": ([*GOOD, "-o", "mixed"], USAGE, "mixed is not empty and not a run"),
     "out cannot be": ([*GOOD, "-o", "/proc/none/run"], ENVIRONMENT, "cannot write /proc/none/run"),
     "quantile": ([*GOOD, "--quantile", "2"], USAGE, "--quantile is out of range"),
+    "lambda": ([*GOOD, "--lambda", "nan"], USAGE, "--lambda is out of range"),
+    "beam": ([*GOOD, "--beam", "99999999999"], USAGE, "--beam is out of range"),
+    "out is here": ([*GOOD, "-o", "."], USAGE, "the current folder"),
     "mean": ([*GOOD, "--mean", "1,2"], USAGE, "--mean 1,2 is not R,G,B"),
     "crop": ([*GOOD, "--crop", "64"], USAGE, "32x32"),
     "layout": ([*GOOD, "--layout", "round"], USAGE, "unknown --layout round"),
@@ -213,10 +222,166 @@ def test_reports_of_other_photos_or_no_run_are_refused(
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_closed_pipe_is_no_error(milan: Command, place: Path) -> None:
-    import subprocess
-    import sys
+def change(path: Path, *keys: str | int, value: object) -> None:
+    """Set one value of a JSON file."""
+    whole = json.loads(path.read_text())
+    part = whole
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path.write_text(json.dumps(whole))
 
+
+BUNDLE_FAULTS = {
+    "beam_size": ("search", "beam_size", "50"),
+    "length": ("search", "length", -1),
+    "pmi_weight": ("search", "pmi_weight", None),
+    "no_repeat": ("search", "no_repeat", -1),
+    "image_size": ("encoder", "image_size", 0),
+    "level high": ("encoder", "levels", 1, "channels", 7),
+    "levels": ("encoder", "levels", []),
+    "mask_resize": ("encoder", "mask_resize", "round"),
+    "states": ("language_model", "states", 0, "shape", [-1]),
+    "vocabulary": ("vocabulary", "stop", -1),
+}
+
+
+@pytest.mark.parametrize("named", BUNDLE_FAULTS)
+def test_a_bundle_whose_manifest_does_not_fit_is_refused(
+    place: Path, tmp_path: Path, named: str
+) -> None:
+    *keys, value = BUNDLE_FAULTS[named]
+    shutil.copytree(place / "b", tmp_path / "b")
+    change(tmp_path / "b" / "bundle.json", *keys, value=value)
+    options = milan_onnx.DescribeOptions(synthetic=20)
+    with pytest.raises(BundleError, match=named):
+        milan_onnx.describe(place / "m.onnx", "relu1", bundle=tmp_path / "b", options=options)
+
+
+@pytest.fixture(scope="module")
+def small_run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("small") / "run"
+    options = milan_onnx.DescribeOptions(synthetic=20, report=False)
+    milan_onnx.describe(place / "m.onnx", "relu1", None, out, bundle=place / "b", options=options)
+    return out
+
+
+ARRAY_FAULTS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "other type": lambda path: np.save(path, np.load(path).astype("U4")),
+    "other shape": lambda path: np.save(path, np.zeros((3, 2), np.float32)),
+    "no positions": lambda path: np.save(path, np.zeros((8, 15, 0, 0), np.float32)),
+}
+
+
+@pytest.mark.parametrize("fault", ARRAY_FAULTS)
+def test_damaged_exemplars_are_refused(small_run: Path, tmp_path: Path, fault: str) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    ARRAY_FAULTS[fault](run / "exemplars" / "000-relu1" / "maps.npy")
+    with pytest.raises(RunError, match="are damaged"):
+        milan_onnx.load_run(run)
+
+
+def test_labels_that_do_not_fit_the_exemplars_are_refused(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    lines = (run / "labels.jsonl").read_text().splitlines(keepends=True)
+    (run / "labels.jsonl").write_text("".join(lines[:3]))
+    with pytest.raises(RunError, match="labels 3 of 8 units"):
+        milan_onnx.load_run(run)
+    other = lines[-1].replace('"unit":7', '"unit":99')
+    (run / "labels.jsonl").write_text("".join([*lines[:-1], other]))
+    with pytest.raises(RunError, match="unit 99 of relu1"):
+        milan_onnx.load_run(run)
+
+
+@pytest.mark.parametrize("key", ["bundle", "environment", "layers", "options", "preprocessing"])
+def test_a_report_of_a_damaged_manifest_is_refused(
+    small_run: Path, tmp_path: Path, key: str
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    change(run / "manifest.json", key, value=7)
+    with pytest.raises(RunError, match=r"manifest of the run .* is damaged"):
+        milan_onnx.write_run_report(run / "report.html", milan_onnx.load_run(run))
+    assert not (run / "report.html").exists()
+
+
+def test_a_manifest_of_deep_brackets_is_refused(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    (run / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(RunError, match="is damaged"):
+        milan_onnx.load_run(run)
+    (run / "bundle.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError, match="cannot be read"):
+        milan_onnx.load_bundle(run)
+
+
+def test_unknown_preprocessing_is_refused(place: Path) -> None:
+    options = milan_onnx.DescribeOptions(preprocessing={"blur": 1})
+    with pytest.raises(UsageError, match="preprocessing has no blur; it has resize, crop"):
+        milan_onnx.describe(place / "m.onnx", "relu1", options=options)
+
+
+def test_a_path_that_is_no_text_is_written(place: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"m\xff.onnx")
+    try:
+        shutil.copy(place / "m.onnx", odd)
+    except OSError:
+        pytest.skip("this file system takes only text")
+    options = milan_onnx.DescribeOptions(synthetic=20)
+    milan_onnx.describe(odd, "relu1", None, tmp_path / "run", bundle=place / "b", options=options)
+    run = milan_onnx.load_run(tmp_path / "run")
+    assert run.manifest["environment"]["model_path"] == str(odd)
+
+
+def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell line in which ``milan`` is the command."""
+    program = f'milan() {{ "{sys.executable}" -m milan_onnx "$@"; }}; '
+    done = subprocess.run(
+        ["bash", "-c", program + line], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_output_is_one_sentence(place: Path) -> None:
+    for line in ("milan layers m.onnx > /dev/full", "milan describe --help > /dev/full"):
+        done = shell(line, place)
+        assert done.returncode == ENVIRONMENT
+        assert done.stderr.startswith("error: cannot write the output: no space left")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_closed_streams_are_no_error(place: Path) -> None:
+    assert shell("milan layers m.onnx >&- 2>&-", place).returncode == 0
+    assert shell("milan layers nothere.onnx 2>&-", place).returncode == BAD_DATA
+
+
+def test_another_encoding_is_no_error(place: Path) -> None:
+    done = shell("PYTHONIOENCODING=cp1252 milan describe --help", place)
+    assert (done.returncode, "\\u03bb" in done.stdout) == (0, True)
+
+
+def test_names_cannot_steer_the_terminal(milan: Command, tmp_path: Path) -> None:
+    g = Graph(0)
+    g.op("Conv", "input", g.weight(4, 3, 3, 3), name="a\x1b[2J\nb")
+    shapes = [("input", FLOAT, ["N", 3, 32, 32])], [("a\x1b[2J\nb", FLOAT, ["N", 4, 30, 30])]
+    g.save(tmp_path / "m.onnx", *shapes)
+    done = milan("layers", "m.onnx", cwd=tmp_path)
+    assert "a\\x1b[2J\\nb" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) == 2
+    missing = milan("layers", "no\nthing.onnx", cwd=tmp_path)
+    assert len(missing.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_does_not_stop_the_run(place: Path, tmp_path: Path) -> None:
+    line = f"milan describe m.onnx -l relu1 --bundle b --synthetic 20 -q -o {tmp_path / 'run'}"
+    shell(line + " | true", place)
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_closed_pipe_is_no_error(milan: Command, place: Path) -> None:
     program = Path(sys.executable).parent / "milan-onnx"
     command = f"{program} layers {place / 'm.onnx'} | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import milan_onnx
+from milan_onnx.errors import UsageError
 from milan_onnx.labels import read_jsonl
+from milan_onnx.run import staged_folder
 from tests.conftest import Command
+from tests.toy import FLOAT, Graph
 
 LAYERS = ("--layer", "relu1", "--layer", "relu6")
 
@@ -174,3 +177,74 @@ def test_interrupt_leaves_nothing(subject_path: Path, bundle_path: Path, tmp_pat
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "interrupted: nothing was left behind"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_followed_and_stays(
+    subject_path: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    options = milan_onnx.DescribeOptions(synthetic=20, report=False)
+    out = tmp_path / "run"
+    milan_onnx.describe(subject_path, "relu1", None, out, bundle=bundle_path, options=options)
+    assert out.is_symlink()
+    assert (tmp_path / "disk" / "manifest.json").is_file()
+
+
+def test_a_run_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="already holds a run"):  # noqa: SIM117
+        with staged_folder(out, overwrite=False) as staged:
+            (staged / "manifest.json").write_text("slow")
+            out.mkdir()
+            (out / "manifest.json").write_text("fast")
+    assert (out / "manifest.json").read_text() == "fast"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def values_model(folder: Path, scale: float, shift: float) -> Path:
+    """A layer ``y`` of the photo times a number plus a number."""
+    g = Graph(0)
+    x = g.op("Conv", "input", g.weight(4, 3, 3, 3), name="c")
+    x = g.op("Mul", x, g.constant(np.float32(scale)))
+    g.op("Add", x, g.constant(np.float32(shift)), name="y")
+    inputs, outputs = [("input", FLOAT, ["N", 3, 32, 32])], [("y", FLOAT, ["N", 4, 30, 30])]
+    return g.save(folder / "m.onnx", inputs, outputs)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("scale", "shift", "flags"),
+    [
+        (0, 0, ("dead",)),
+        (0, 3, ("constant",)),
+        (0, np.inf, ("constant",)),
+        (1e38, 3e38, ("saturated",)),
+        (1e30, 0, ()),
+        (1, -1e6, ()),
+    ],
+)
+@pytest.mark.parametrize("tail_memory", [0, 1 << 20])
+def test_extreme_activations(
+    bundle_path: Path,
+    tmp_path: Path,
+    scale: float,
+    shift: float,
+    flags: tuple[str, ...],
+    tail_memory: int,
+) -> None:
+    model = values_model(tmp_path, scale, shift)
+    options = milan_onnx.DescribeOptions(synthetic=20, tail_memory=tail_memory)
+    run = milan_onnx.describe(
+        model, "y", None, tmp_path / "run", bundle=bundle_path, options=options
+    )
+    described = flags not in [("dead",), ("constant",)]
+    for label in run.labels:
+        assert label.flags == flags
+        assert (label.description is not None) == described
+
+
+def test_few_positions_are_not_called_saturated(subject_path: Path, bundle_path: Path) -> None:
+    options = milan_onnx.DescribeOptions(synthetic=40)
+    run = milan_onnx.describe(subject_path, "logits", bundle=bundle_path, options=options)
+    assert {label.flags for label in run.labels} == {()}

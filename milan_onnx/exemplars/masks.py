@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+LARGEST = np.finfo(np.float32).max / 4
+
 
 def upsample(maps: Floats, height: int, width: int) -> Floats:
     """Bilinear, half-pixel centres, clamped: float32 (n, h, w) to (n, height, width)."""
@@ -27,12 +29,18 @@ def upsample(maps: Floats, height: int, width: int) -> Floats:
 
 def exemplar_masks(maps: Floats, thresholds: Floats, height: int, width: int) -> Mask:
     """Masks (n, height, width) of maps (n, h, w) with thresholds (n,); none is empty."""
+    maps, thresholds = _bounded(maps), _bounded(thresholds)
     level = thresholds[:, None, None]
     masks = upsample(maps, height, width) > level
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if empty.size:
         masks[empty] = _whole_cells(maps[empty], level[empty], height, width)
     return masks
+
+
+def _bounded(values: Floats) -> Floats:
+    """Infinite and very large values as ones whose differences are finite; order is kept."""
+    return np.asarray(np.clip(values, -LARGEST, LARGEST), dtype=np.float32)
 
 
 def _whole_cells(maps: Floats, level: Floats, height: int, width: int) -> Mask:

@@ -332,7 +332,8 @@ class _Bins:
     def between(self, rank: NDArray[np.int64]) -> Floats:
         """Within each bin the rank-th largest, its values taken as evenly spread."""
         share = (rank - 1) / np.maximum(self.counts - 1, 1)
-        spread = self.highest.astype(np.float64) - self.lowest
+        with np.errstate(invalid="ignore"):
+            spread = self.highest.astype(np.float64) - self.lowest
         # Two patterns of zero share no bin, but a bin may span infinities: inf - inf is no spread.
         spread[~np.isfinite(spread)] = 0.0
         return (self.highest - share * spread).astype(np.float32)

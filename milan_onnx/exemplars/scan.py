@@ -76,7 +76,9 @@ class LayerScan:
         self.images += len(ids)
         self._maximum = np.maximum(self._maximum, scores.max(axis=0))
         self._minimum = np.minimum(self._minimum, flat.min(axis=(0, 2)))
-        self.topk.add(ids, flat, scores, flat.sum(axis=2))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite sums are equal sums
+            sums = flat.sum(axis=2)
+        self.topk.add(ids, flat, scores, np.nan_to_num(sums, posinf=np.inf, neginf=-np.inf))
         self.quantile.add(flat)
 
     def merge(self, other: LayerScan) -> None:
