@@ -6,6 +6,7 @@ line every few seconds. The library itself is silent: `Silent` is the default ev
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -135,7 +136,10 @@ class _Line:
         return f"{self._name}: {self._done}{of} {self._unit}, {_rate(rate)}/s"
 
     def _show(self, text: str) -> None:
-        self._stream.write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
+        if self._terminal:
+            # A line that wraps could not be renewed.
+            text = f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K"
+        self._stream.write(text if self._terminal else f"{text}\n")
         self._stream.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 import milan_onnx
-from milan_onnx.errors import UsageError
+from milan_onnx.cli.table import LabelTable
+from milan_onnx.errors import SubjectError, UsageError
 from milan_onnx.labels import read_jsonl
+from milan_onnx.progress import Quiet
 from milan_onnx.run import staged_folder
 from tests.conftest import Command
 from tests.toy import FLOAT, Graph
@@ -248,3 +251,38 @@ def test_few_positions_are_not_called_saturated(subject_path: Path, bundle_path:
     options = milan_onnx.DescribeOptions(synthetic=40)
     run = milan_onnx.describe(subject_path, "logits", bundle=bundle_path, options=options)
     assert {label.flags for label in run.labels} == {()}
+
+
+def test_an_empty_layer_is_refused(bundle_path: Path, tmp_path: Path) -> None:
+    g = Graph(0)
+    none, two = g.constant(np.array([0])), g.constant(np.array([2]))
+    g.op("Slice", "input", none, none, two, name="c")
+    shapes = [("input", FLOAT, ["N", 3, 32, 32])], [("y", FLOAT, ["N", 3, "h", "w"])]
+    g.op("Relu", "c", name="y")
+    model = g.save(tmp_path / "m.onnx", *shapes)
+    options = milan_onnx.DescribeOptions(synthetic=20)
+    with pytest.raises(SubjectError, match="layer c is empty"):
+        milan_onnx.describe(model, "c", bundle=bundle_path, options=options)
+
+
+def test_progress_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("milan_onnx.progress.TERMINAL_SECONDS", 0.0)
+    stream = io.StringIO()
+    with milan_onnx.Console(stream, terminal=True).stage("scan", 3_000_000, "images") as meter:
+        for _ in range(3):
+            meter(1_000_000)
+    lines = stream.getvalue().replace("\x1b[K", "").replace("\n", "").split("\r")
+    assert max(map(len, lines)) == 39
+
+
+def test_the_table_keeps_descriptions_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run_folder: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    label = milan_onnx.load_run(run_folder).labels[0]
+    LabelTable(Quiet())(label)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert (label.description or "-")[:8] in lines[1]

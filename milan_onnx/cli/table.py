@@ -57,7 +57,9 @@ class LabelTable:
         if not self._terminal:
             print("\t".join((layer, unit, pmi, text, flags)))
             return
-        line = f"{layer[-24:]:<24} {unit:>5} {pmi:>7}  {text}"
+        columns = shutil.get_terminal_size().columns
+        width = max(1, min(24, columns // 4))
+        line = f"{layer[-width:]:<{width}} {unit:>5} {pmi:>7}  {text}"
         if flags:
             line += f"  [{flags}]"
-        print(line[: shutil.get_terminal_size().columns], flush=True)
+        print(line[:columns], flush=True)

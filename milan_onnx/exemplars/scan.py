@@ -53,7 +53,16 @@ class LayerScan:
         options: ScanOptions,
         method: Method,
     ) -> None:
-        """For activations of shape (U, h, w) of at most ``images`` images."""
+        """For activations of shape (U, h, w) of at most ``images`` images.
+
+        Raises SubjectError for a layer that turns out to be empty.
+        """
+        if 0 in shape:
+            raise SubjectError(
+                f"layer {layer} is empty: an image gives it {shape[0]} units at "
+                f"{shape[1]}x{shape[2]} positions",
+                hint="describe another layer, or set the size of the input with --crop",
+            )
         self.layer = layer
         self.units, self.height, self.width = shape
         positions = self.height * self.width
