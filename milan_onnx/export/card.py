@@ -24,7 +24,8 @@ says what they share. Method: MILAN (Hernandez et al., ICLR 2022), trained witho
 ## Training data
 
 {regions} labelled regions of {photos} photos and drawings, those of the split "train" only, made
-into virtual units: fifteen regions that show a concept, zero to five that do not, and a phrase.
+into virtual units: fifteen regions, of which all but zero to five show a concept (up to nine do
+not, in a short last stage), and a phrase.
 Names come from the labels, from the encoder's own ImageNet classes with class activation maps as
 masks, from WordNet 3.0's hypernyms, and from pixels (colour words, lines, light). The language
 model also saw human descriptions of units of ResNet152 (MILANNOTATIONS, text only) that fit the
@@ -57,7 +58,9 @@ Virtual units are cleaner than units of a network, so expect less there.
 
 ## Known failures
 
-- Units that detect nothing nameable still get a confident description.
+- Units that detect nothing nameable still get a description, sometimes an odd special one
+  ("anchors", "llamas and paintings"). Prefer the units whose first descriptions agree.
+- "Raccoons" and "kangaroos", which have many photos, stand in for other animals.
 - Linear bottleneck outputs and saturated units, whose exemplars share little, get noise.
 - Few words for parts of things, shapes, positions and relations, which people use often.
 - Animals and clothing are over-represented in the photos, and so in the descriptions.

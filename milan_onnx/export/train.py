@@ -4,6 +4,7 @@ Stages, each of which leaves files in the work folder and can be run alone:
 
     features    encoder.onnx, and the features of all regions (minutes, once)
     captioner   captioner.pt: p(d|E), trained on virtual units
+    refine      the same, trained on with units as mixed as those of real networks
     lm          lm.pt: p(d), trained on the same phrases and on people's
     evaluate    scores.json and examples.txt: figures on units of held-out photos
     export      the bundle
@@ -47,6 +48,7 @@ from milan_onnx.export.training import (
 )
 from milan_onnx.export.virtual_units import (
     Concept,
+    Mix,
     SampleNames,
     UnitPlan,
     UnitSampler,
@@ -56,7 +58,10 @@ from milan_onnx.export.virtual_units import (
 )
 from milan_onnx.files import write_json
 
-STAGES = ("features", "captioner", "lm", "evaluate", "export")
+# Exemplars of real units share less than those of virtual ones: here up to 9 of 15 are odd, and
+# general names are drawn more often than special ones.
+MIXED = Mix(name=0.24, general=0.34, coloured=0.10, pair=0.02)
+STAGES = ("features", "captioner", "refine", "lm", "evaluate", "export")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Size:
 
     captioner: LoopPlan
     """Captioner's loop."""
+
+    refine: LoopPlan
+    """Captioner's second loop."""
 
     lm: LoopPlan
     """Language model's loop."""
@@ -105,6 +113,7 @@ SIZES = {
         embedding=128,
         lm_hidden=192,
         captioner=LoopPlan(steps=4000, batch=96),
+        refine=LoopPlan(steps=500, batch=96, rate=6e-4, noise=0.4),
         lm=LoopPlan(steps=1200),
         units=UnitPlan(),
         held_out=1000,
@@ -116,6 +125,7 @@ SIZES = {
         embedding=12,
         lm_hidden=16,
         captioner=LoopPlan(steps=30, batch=16, rate=1e-2, validate_every=10),
+        refine=LoopPlan(steps=10, batch=16, rate=1e-3, validate_every=10),
         lm=LoopPlan(steps=20, batch=16, rate=1e-2, validate_every=10),
         units=UnitPlan(exemplars=5, most_distractors=1),
         held_out=24,
@@ -200,16 +210,23 @@ class Run:
         words = phrases.vocabulary_of([*texts, "and"])
         return Encoding(words, onnx_export.vocabulary_spec(words))
 
-    def sampler(self, seed: int) -> UnitSampler:
+    @property
+    def mixed(self) -> UnitPlan:
+        """Units of the stage ``refine``."""
+        plan = self.options.size.units
+        most = max(1, 3 * plan.exemplars // 5)
+        return replace(plan, most_distractors=most, clean=0.15, mix=MIXED)
+
+    def sampler(self, seed: int, plan: UnitPlan | None = None) -> UnitSampler:
         """Virtual units of the photos to train on."""
         rng = np.random.default_rng((self.options.seed, seed))
-        return UnitSampler(self.concepts, self.known, self.options.size.units, rng)
+        return UnitSampler(self.concepts, self.known, plan or self.options.size.units, rng)
 
-    def held_out(self, count: int, seed: int) -> list[VirtualUnit]:
+    def held_out(self, count: int, seed: int, plan: UnitPlan | None = None) -> list[VirtualUnit]:
         """Virtual units of held-out photos whose phrases the vocabulary covers."""
         concepts = build_concepts(self.features, self.known, False, self.options.size.fewest)
         rng = np.random.default_rng((self.options.seed, seed))
-        sampler = UnitSampler(concepts, self.known, self.options.size.units, rng)
+        sampler = UnitSampler(concepts, self.known, plan or self.options.size.units, rng)
         words = set(self.encoding.words)
         units: list[VirtualUnit] = []
         while len(units) < count:
@@ -298,6 +315,22 @@ class Run:
             self.encoding,
             size.captioner,
             self.options.work / "captioner.pt",
+            say,
+        )
+
+    def do_refine(self) -> None:
+        """Train the captioner on with more mixed units."""
+        torch.manual_seed(self.options.seed + 2)
+        model, size, path = self.captioner(), self.options.size, self.options.work / "captioner.pt"
+        model.load_state_dict(torch.load(path, weights_only=True))
+        train_captioner(
+            model,
+            self.features.features,
+            self.sampler(5, self.mixed),
+            self.held_out(min(512, size.held_out), 6, self.mixed),
+            self.encoding,
+            size.refine,
+            path,
             say,
         )
 
