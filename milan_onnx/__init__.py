@@ -37,7 +37,7 @@ _HOMES = {
     "Bundle": ("milan_onnx.bundle", "Bundle"),
     "Choice": ("milan_onnx.choice", "Choice"),
     "Console": ("milan_onnx.progress", "Console"),
-    "DescribeOptions": ("milan_onnx.options", "DescribeOptions"),
+    "DescribeOptions": ("milan_onnx.describing", "DescribeOptions"),
     "Geometry": ("milan_onnx.geometry", "Geometry"),
     "LayerExemplars": ("milan_onnx.exemplars", "LayerExemplars"),
     "MilanError": ("milan_onnx.errors", "MilanError"),
@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     from milan_onnx.bundle import Bundle as Bundle
     from milan_onnx.bundle import load_bundle as load_bundle
     from milan_onnx.choice import Choice as Choice
+    from milan_onnx.describing import DescribeOptions as DescribeOptions
     from milan_onnx.describing import describe as describe
     from milan_onnx.errors import MilanError as MilanError
     from milan_onnx.exemplars import LayerExemplars as LayerExemplars
     from milan_onnx.geometry import Geometry as Geometry
     from milan_onnx.labels import UnitLabel as UnitLabel
-    from milan_onnx.options import DescribeOptions as DescribeOptions
     from milan_onnx.probe import open_probe as open_probe
     from milan_onnx.progress import Console as Console
     from milan_onnx.reporting import write_run_report as write_run_report

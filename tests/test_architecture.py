@@ -19,7 +19,7 @@ ROWS = [
     {"bundle"},
     {"subject", "probe"},
     {"runtime", "exemplars", "labels"},
-    {"options", "encoding", "run", "doctor"},
+    {"run", "doctor"},
     {"reporting"},
     {"describing"},
     {"cli"},

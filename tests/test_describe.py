@@ -286,3 +286,20 @@ def test_the_table_keeps_descriptions_on_a_narrow_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 40
     assert (label.description or "-")[:8] in lines[1]
+
+
+def test_a_layer_that_mixes_images_is_said(
+    milan: Command, bundle_path: Path, tmp_path: Path
+) -> None:
+    g = Graph(0)
+    x = g.op("Conv", "input", g.weight(4, 3, 3, 3), name="conv")
+    centred = g.op("Sub", x, g.op("ReduceMean", x, axes=[0], keepdims=1), name="centred")
+    shapes = [("input", FLOAT, ["N", 3, 32, 32])], [(centred, FLOAT, ["N", 4, 30, 30])]
+    g.save(tmp_path / "m.onnx", *shapes)
+    line = ("describe", tmp_path / "m.onnx", "-l", "conv", "-l", "centred")
+    line = (*line, "--bundle", bundle_path, "--synthetic", 30, "--no-report")
+    done = milan(*line, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "centred depends on the other images of a batch" in warnings[0]

@@ -81,8 +81,8 @@ def demo(out: Path, device: str) -> None:
     """Describe two layers of the built-in encoder on the built-in images: shows that all works."""
     from milan_onnx.bundle import ENCODER, load_bundle
     from milan_onnx.cli.table import LabelTable
+    from milan_onnx.describing import DescribeOptions
     from milan_onnx.describing import describe as work
-    from milan_onnx.options import DescribeOptions
 
     say = console(quiet=False)
     model = load_bundle().file(ENCODER)

@@ -125,7 +125,7 @@ def describe(model: Path, layers: tuple[str, ...], **given: Any) -> None:
 
 def _settings(given: dict[str, Any]) -> Any:
     from milan_onnx.cli.parse import parse_inputs, parse_layout, parse_preprocessing
-    from milan_onnx.options import DescribeOptions
+    from milan_onnx.describing import DescribeOptions
 
     preprocessing = ("resize", "crop", "interpolation", "mean", "std", "rescale", "channel_order")
     same = (

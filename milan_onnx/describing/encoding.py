@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.describing.job import Job
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
-from milan_onnx.geometry import Geometry
-from milan_onnx.probe import ProbeSet, frames
-from milan_onnx.progress import Reporter
+from milan_onnx.probe import frames
 from milan_onnx.runtime import Encoder, in_order
 
 Floats = NDArray[np.float32]
@@ -30,14 +29,7 @@ def describable(layer: LayerExemplars) -> list[int]:
     return [u for u in range(layer.units) if not NOTHING_TO_DESCRIBE.intersection(layer.flags(u))]
 
 
-def encode_exemplars(
-    layers: Sequence[LayerExemplars],
-    encoder: Encoder,
-    probe: ProbeSet,
-    geometry: Geometry,
-    threads: int,
-    say: Reporter,
-) -> list[Floats]:
+def encode_exemplars(job: Job, layers: Sequence[LayerExemplars], encoder: Encoder) -> list[Floats]:
     """Features float32 (describable units, K, F) of each layer.
 
     The encoder sees the same view of a photo as the subject did, at its own resolution.
@@ -47,7 +39,7 @@ def encode_exemplars(
     k, size = layers[0].ids.shape[1], encoder.image_size
     features = [np.zeros((len(units), k, encoder.spec.features), np.float32) for units in rows]
     uses = _uses(layers, rows)
-    view = geometry.scaled(size, size)
+    view = job.preprocessing.geometry.scaled(size, size)
 
     def encode(batch: Sequence[Frame]) -> list[tuple[int, Floats]]:
         images = np.stack([frame for _, frame in batch])
@@ -58,9 +50,9 @@ def encode_exemplars(
             for index, (image, _) in enumerate(batch)
         ]
 
-    with say.stage("encode", len(uses), "images") as meter:
-        batches = _chunks(frames(probe, sorted(uses), view, workers=threads))
-        for batch, pooled in in_order(encode, batches, threads):
+    with job.say.stage("encode", len(uses), "images") as meter:
+        batches = _chunks(frames(job.probe, sorted(uses), view, workers=job.threads))
+        for batch, pooled in in_order(encode, batches, job.in_flight):
             for image, vectors in pooled:
                 for (layer, row, rank), vector in zip(uses[image], vectors, strict=True):
                     features[layer][row, rank] = vector

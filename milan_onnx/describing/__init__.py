@@ -1,0 +1,73 @@
+"""The main job: from a model and photos to a run.
+
+Four stages: scan the photos for exemplars of every unit (one pass, all layers); encode the distinct
+images among them; pool features under each exemplar's mask; search a description for each unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from milan_onnx.describing.encoding import encode_exemplars
+from milan_onnx.describing.job import Job, prepare
+from milan_onnx.describing.labelling import label_units
+from milan_onnx.describing.manifest import manifest
+from milan_onnx.describing.options import DescribeOptions
+from milan_onnx.describing.scanning import scan_layers
+from milan_onnx.labels import UnitLabel
+from milan_onnx.progress import Reporter, Silent
+from milan_onnx.reporting import write_run_report
+from milan_onnx.run import REPORT, Run, save_run, staged_folder
+from milan_onnx.runtime import Describer
+
+__all__ = ["DescribeOptions", "describe"]
+
+
+def describe(
+    model: str | Path,
+    layers: str | Sequence[str] | None = None,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    bundle: str | Path | None = None,
+    options: DescribeOptions | None = None,
+    reporter: Reporter | None = None,
+    on_label: Callable[[UnitLabel], None] = lambda label: None,
+) -> Run:
+    """Describe the units of layers of an ONNX model.
+
+    ``layers``: names, module paths or globs (None: the deepest layer with positions). ``images``: a
+    folder, list file, zip or tar of photos (None: the built-in synthetic set). ``out``: the run's
+    folder (None: nothing is written). ``bundle``: another captioner. ``on_label`` is called with
+    each label as it comes.
+
+    Raises the errors of `milan_onnx.errors`; on any of them, and on an interrupt, nothing is left
+    behind at ``out``.
+    """
+    options = options or DescribeOptions()
+    say = reporter or Silent()
+    options.check()
+
+    def work() -> Run:
+        photos, captioner = Path(images) if images else None, Path(bundle) if bundle else None
+        return _describe(prepare(Path(model), layers, photos, captioner, options, say), on_label)
+
+    if out is None:
+        return work()
+    with staged_folder(Path(out), overwrite=options.overwrite) as folder:
+        run = work()
+        save_run(folder, run)
+        if options.report:
+            write_run_report(folder / REPORT, run, say)
+    return replace(run, path=Path(out))
+
+
+def _describe(job: Job, on_label: Callable[[UnitLabel], None]) -> Run:
+    # The subject's session ends with this stage: its memory is better used by the encoder.
+    scanned = scan_layers(job)
+    describer = Describer(job.bundle, job.device.value, job.threads)
+    features = encode_exemplars(job, scanned.layers, describer.encoder())
+    labels = label_units(job, describer, scanned.layers, features, on_label)
+    return Run(manifest(job, scanned), tuple(labels), scanned.layers)

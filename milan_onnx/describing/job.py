@@ -1,0 +1,174 @@
+"""What is asked for, made ready: everything is read, chosen and said before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
+from milan_onnx.choice import Choice
+from milan_onnx.describing.options import DescribeOptions
+from milan_onnx.errors import LayerUnsuitable, ProbeError
+from milan_onnx.probe import ProbeSet, open_probe
+from milan_onnx.progress import Reporter
+from milan_onnx.runtime import Device, choose_device, choose_threads, search_options
+from milan_onnx.subject import (
+    Layer,
+    Preprocessing,
+    Subject,
+    choose_preprocessing,
+    list_layers,
+    load,
+    resolve_many,
+)
+
+CPU_BATCH = 8
+GPU_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model, its layers, photos and captioner, and how they are brought together."""
+
+    subject: Subject
+    """The model."""
+
+    layers: tuple[Layer, ...]
+    """Its layers to describe."""
+
+    bundle: Bundle
+    """The captioner and language model."""
+
+    probe: ProbeSet
+    """The photos."""
+
+    options: DescribeOptions
+    """What the user set."""
+
+    search: SearchDefaults
+    """The bundle's search settings with what the user set."""
+
+    preprocessing: Preprocessing
+    """How photos become the model's input."""
+
+    device: Choice[Device]
+    """Where inference runs."""
+
+    threads: int
+    """Batches of the search in flight, and decoding threads."""
+
+    batch: Choice[int]
+    """Photos in a batch."""
+
+    say: Reporter
+    """Where choices and progress are told."""
+
+    @property
+    def in_flight(self) -> int:
+        """Batches of images under way at once: a GPU is filled by one."""
+        return self.threads if self.device.value.name == "cpu" else 1
+
+
+def prepare(
+    model: Path,
+    layers: str | Sequence[str] | None,
+    images: Path | None,
+    bundle: Path | None,
+    options: DescribeOptions,
+    say: Reporter,
+) -> Job:
+    """Read and choose everything, saying each choice. Raises as `milan_onnx.describe` does."""
+    subject = load(model, fixed_inputs=options.inputs)
+    chosen = _choose_layers(subject, layers, options, say)
+    captioner = load_bundle(bundle)
+    probe = _open_probe(images, options, say)
+    device = choose_device(options.device)
+    threads = choose_threads(options.threads)
+    preprocessing = choose_preprocessing(subject, **options.preprocessing)
+    say.choice("device", device)
+    say.choice("threads", threads)
+    text = _preprocessing_text(preprocessing.value)
+    say.choice("preprocessing", Choice(text, preprocessing.reason))
+    return Job(
+        subject=subject,
+        layers=chosen,
+        bundle=captioner,
+        probe=probe,
+        options=options,
+        search=search_options(
+            captioner, beam_size=options.beam_size, pmi_weight=options.pmi_weight
+        ),
+        preprocessing=preprocessing.value,
+        device=device,
+        threads=threads.value,
+        batch=_choose_batch(options, device.value),
+        say=say,
+    )
+
+
+def too_few(images: int, exemplars: int) -> ProbeError:
+    """The error for fewer photos than a unit has exemplars."""
+    return ProbeError(
+        f"{images} usable probe images are fewer than the {exemplars} exemplars of a unit",
+        hint=f"give more photos, or --exemplars {max(1, images)}",
+    )
+
+
+def _choose_layers(
+    subject: Subject,
+    names: str | Sequence[str] | None,
+    options: DescribeOptions,
+    say: Reporter,
+) -> tuple[Layer, ...]:
+    if names is None:
+        layer = _deepest_spatial(list_layers(subject))
+        why = "the deepest with positions; --layer sets another"
+        say.choice("layer", Choice(_layer_text(layer), why))
+        return (layer,)
+    resolutions = resolve_many(subject, names, layout=options.layout)
+    for resolution in resolutions:
+        for warning in resolution.warnings:
+            say.note(f"warning: {warning}")
+        say.choice("layer", Choice(_layer_text(resolution.layer), resolution.reason))
+    return tuple(resolution.layer for resolution in resolutions)
+
+
+def _layer_text(layer: Layer) -> str:
+    units = f"{layer.units} units" if layer.units else "units known at run time"
+    return f"{layer.tensor}, {layer.op}, {units}"
+
+
+def _deepest_spatial(layers: Sequence[Layer]) -> Layer:
+    for layer in reversed(layers):
+        grid = [s for s in layer.shape[2:] if isinstance(s, int)]
+        if len(layer.shape) == 4 and any(size > 1 for size in grid):
+            return layer
+    if not layers:
+        raise LayerUnsuitable("the model has no layer with units", hint="see `milan-onnx layers`")
+    return layers[-1]
+
+
+def _open_probe(images: Path | None, options: DescribeOptions, say: Reporter) -> ProbeSet:
+    probe = open_probe(images, limit=options.limit, synthetic=options.synthetic, seed=options.seed)
+    why = "--images" if images is not None else "no --images; give your own photos for real labels"
+    say.choice("probe images", Choice(f"{probe.name}, {len(probe)} images", why))
+    if len(probe) < options.exemplars:
+        raise too_few(len(probe), options.exemplars)
+    return probe
+
+
+def _choose_batch(options: DescribeOptions, device: Device) -> Choice[int]:
+    if options.batch_size is not None:
+        return Choice(options.batch_size, "--batch-size")
+    if device.name == "cpu":
+        return Choice(CPU_BATCH, "small batches are faster on a CPU")
+    return Choice(GPU_BATCH, "one fixed shape on a GPU")
+
+
+def _preprocessing_text(value: Preprocessing) -> str:
+    geometry = value.geometry
+    resize = "no resize" if geometry.resize is None else f"resize {geometry.resize}"
+    mean = ", ".join(f"{m:g}" for m in value.mean)
+    std = ", ".join(f"{s:g}" for s in value.std)
+    return f"{resize}, crop {geometry.crop[0]}x{geometry.crop[1]}, mean {mean}, std {std}"
