@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Run, Bundle
     data = write_toy_data(folder / "data")
     arguments = ["--data", str(data), "--work", str(folder / "work"), "--out", str(folder / "out")]
     threads = torch.get_num_threads()
-    assert train.main([*arguments, "--size", "toy", "--workers", "1"]) == 0
+    assert train.main([*arguments, "--size", "toy", "--workers", "1", "--threads", "1"]) == 0
     torch.set_num_threads(threads)
     options = train.Options(data, folder / "work", folder / "out", size=train.SIZES["toy"])
     return train.Run(options), load_bundle(folder / "out")
