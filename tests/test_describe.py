@@ -169,6 +169,8 @@ def test_interrupt_leaves_nothing(subject_path: Path, bundle_path: Path, tmp_pat
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell's background job starts with interrupts ignored, and so would this child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
