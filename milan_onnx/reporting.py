@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +124,9 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def _layer_fact(layer: dict[str, object]) -> str:
-    name = layer["module"] or layer["tensor"]
-    grid = layer["grid"]
-    return f"{name} ({layer['units']} units, {'×'.join(map(str, grid))})"  # type: ignore[call-overload]
+def _layer_fact(layer: Mapping[str, Any]) -> str:
+    grid = "×".join(map(str, layer["grid"]))
+    return f"{layer['module'] or layer['tensor']} ({layer['units']} units, {grid})"
 
 
 def _warnings(run: Run) -> tuple[str, ...]:
