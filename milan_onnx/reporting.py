@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -68,7 +70,8 @@ def _probe(run: Run, images: Path | None) -> ProbeSet:
 
 
 def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
-    layers = {layer.layer: layer for layer in run.layers}
+    names = _display_names(run)
+    layers = {names[layer.layer]: layer for layer in run.layers}
     geometry = _geometry(run)
 
     def mask(layer: str, unit: int, rank: int, size: int) -> NDArray[np.bool_]:
@@ -87,11 +90,23 @@ def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
         title=run.manifest["model"]["name"],
         facts=_facts(run),
         layers=tuple(layers),
-        labels=run.labels,
+        labels=[replace(label, layer=names[label.layer]) for label in run.labels],
         mask=mask,
         frames=views,
         warnings=_warnings(run),
     )
+
+
+def _display_names(run: Run) -> dict[str, str]:
+    """What people call each layer: its module, where no other layer of the run has the same."""
+    facts = run.manifest["layers"]
+    modules = Counter(layer["module"] for layer in facts)
+    return {
+        layer["tensor"]: layer["module"]
+        if layer["module"] and modules[layer["module"]] == 1
+        else layer["tensor"]
+        for layer in facts
+    }
 
 
 def _geometry(run: Run) -> Geometry:
@@ -126,7 +141,8 @@ def _facts(run: Run) -> dict[str, str]:
 
 def _layer_fact(layer: Mapping[str, Any]) -> str:
     grid = "×".join(map(str, layer["grid"]))
-    return f"{layer['module'] or layer['tensor']} ({layer['units']} units, {grid})"
+    module = f"{layer['module']} = " if layer["module"] else ""
+    return f"{module}{layer['tensor']} ({layer['units']} units, {grid})"
 
 
 def _warnings(run: Run) -> tuple[str, ...]:
