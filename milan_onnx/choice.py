@@ -17,3 +17,6 @@ class Choice(Generic[T]):
 
     reason: str
     """Why, in words that end the sentence 'chosen because …' or name the option that set it."""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.reason})"

@@ -49,8 +49,8 @@ def examine() -> list[Finding]:
         Finding("milan-onnx", "ok", f"{__version__}, Python {platform.python_version()}"),
         Finding("platform", "ok", f"{platform.system()} {platform.machine()}"),
         _try("ONNX Runtime", _runtime),
-        _try("threads", lambda: _chosen(choose_threads())),
-        _try("device", lambda: _chosen(choose_device())),
+        _try("threads", lambda: str(choose_threads())),
+        _try("device", lambda: str(choose_device())),
         _cuda(),
         _try("bundle", _bundle),
     ]
@@ -68,10 +68,6 @@ def _runtime() -> str:
     module = onnxruntime()
     names = ", ".join(f"{name} {version}" for name, version in installed_runtimes().items())
     return f"{names}; providers {', '.join(module.get_available_providers())}"
-
-
-def _chosen(choice: object) -> str:
-    return f"{getattr(choice, 'value', '')} ({getattr(choice, 'reason', '')})"
 
 
 def _cuda() -> Finding:

@@ -46,15 +46,19 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes 0600; a result file gets what the user's umask says.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        open_up(temporary, 0o666)
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_up(temporary: Path, mode: int) -> None:
+    """Give what mkstemp or mkdtemp made for its owner alone the mode that the umask allows."""
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(mode & ~umask)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -76,7 +76,7 @@ class Console:
 
     def choice(self, what: str, choice: Choice[Any]) -> None:
         """Say what was chosen, and why."""
-        self.note(f"{what}: {choice.value} ({choice.reason})")
+        self.note(f"{what}: {choice}")
 
     def note(self, text: str) -> None:
         """Say one thing worth knowing."""

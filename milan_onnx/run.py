@@ -23,7 +23,7 @@ from typing import Any
 
 from milan_onnx.errors import RunError, UsageError
 from milan_onnx.exemplars import LayerExemplars, load_layers, save_layers
-from milan_onnx.files import unwritable, write_json
+from milan_onnx.files import open_up, unwritable, write_json
 from milan_onnx.labels import UnitLabel, read_jsonl, write_jsonl
 
 FORMAT = "milan-onnx-run"
@@ -165,9 +165,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
 
 
 def _publish(staged: Path, out: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    staged.chmod(0o777 & ~umask)  # mkdtemp makes 0700
+    open_up(staged, 0o777)
     try:
         if out.exists():
             _replace(staged, out)

@@ -15,7 +15,7 @@ PACKAGE = Path(milan_onnx.__file__).parent
 
 # A place may import those in rows above its own, and itself.
 ROWS = [
-    {"errors", "choice", "files", "geometry", "progress"},
+    {"errors", "choice", "files", "geometry", "machine", "progress"},
     {"bundle"},
     {"subject", "probe"},
     {"runtime", "exemplars", "labels"},

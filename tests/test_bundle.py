@@ -102,6 +102,23 @@ def test_show_and_verify(milan: Command, bundle_path: Path) -> None:
     assert {row[2] for row in rows[1:]} == {"ok"}
 
 
+def test_verify_names_every_damaged_file(milan: Command, bundle_path: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "b"))
+    for name in ("encoder.onnx", "lm_step.onnx"):
+        data = bytearray((copy / name).read_bytes())
+        data[-1] ^= 1
+        (copy / name).write_bytes(data)
+    done = milan("bundle", "verify", copy)
+    assert done.returncode == 5
+    states = {line.split("\t")[0]: line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
+    assert {name for name, state in states.items() if state != "ok"} == {
+        "encoder.onnx",
+        "lm_step.onnx",
+    }
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_doctor_finds_this_installation_well(milan: Command) -> None:
     done = milan("doctor", "--json")
     assert done.returncode == 0, done.stderr

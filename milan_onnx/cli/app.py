@@ -144,15 +144,22 @@ def bundle_show(path: Path | None, card: bool) -> None:
 @guarded
 def bundle_verify(path: Path | None) -> None:
     """Check every file of the bundle in folder PATH against its hash, and that the graphs load."""
-    from milan_onnx.bundle import load_bundle
+    from milan_onnx.bundle import load_bundle, verify_files
     from milan_onnx.cli.table import print_table
+    from milan_onnx.errors import BundleError
     from milan_onnx.runtime import Describer, Device
 
-    found = load_bundle(path)
-    Describer(found, Device("cpu")).encoder()
-    entries = found.manifest.files
-    rows = [(name, entries[name].bytes, "ok", entries[name].sha256) for name in sorted(entries)]
+    found = load_bundle(path, verify=False)
+    entries, problems = found.manifest.files, verify_files(found)
+    rows = [(n, entries[n].bytes, problems[n] or "ok", entries[n].sha256) for n in sorted(entries)]
     print_table(("file", "bytes", "state", "sha256"), rows)
+    damaged = [problem for problem in problems.values() if problem]
+    if damaged:
+        raise BundleError(
+            f"bundle {found.path} is damaged: {'; '.join(damaged)}",
+            hint="copy or install it again",
+        )
+    Describer(found, Device("cpu")).encoder()
 
 
 DEMO_SIDES = (56, 14)

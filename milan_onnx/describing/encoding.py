@@ -42,9 +42,7 @@ def encode_exemplars(job: Job, layers: Sequence[LayerExemplars], encoder: Encode
     view = job.preprocessing.geometry.scaled(size, size)
 
     def encode(batch: Sequence[Frame]) -> list[tuple[int, Floats]]:
-        images = np.stack([frame for _, frame in batch])
-        # A lone image would take other kernels, with other last bits.
-        maps = encoder.maps(images if len(images) > 1 else images.repeat(2, axis=0))
+        maps = encoder.maps(np.stack([frame for _, frame in batch]))
         return [
             (image, _pooled(encoder, maps, index, layers, rows, uses[image]))
             for index, (image, _) in enumerate(batch)

@@ -344,10 +344,6 @@ class UnitSampler:
         concept = self._concept("name" if kind == "pair" else kind)
         return str(self.rng.choice(concept.wording))
 
-    def all_phrases(self) -> list[str]:
-        """Every phrase that can be drawn, but for pairs."""
-        return [text for group in self.by_kind.values() for c in group for text in c.wording]
-
     def _concept(self, kind: str) -> Concept:
         group = self.by_kind[kind]
         return group[int(self.rng.choice(len(group), p=self.odds[kind]))]

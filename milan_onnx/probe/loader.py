@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.errors import ProbeError
 from milan_onnx.geometry import Geometry
+from milan_onnx.machine import processors
 from milan_onnx.probe.base import ProbeSet
 from milan_onnx.probe.decode import Unusable
 
@@ -216,9 +216,7 @@ def _outcome(probe: ProbeSet, index: int, geometry: Geometry) -> Outcome:
 
 def default_workers() -> int:
     """A thread for each core that this process may use, at most 8."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
-    return min(MAX_WORKERS, os.cpu_count() or 1)
+    return min(MAX_WORKERS, processors())
 
 
 def frames(

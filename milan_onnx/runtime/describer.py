@@ -137,16 +137,18 @@ class Encoder:
     def maps(self, frames: NDArray[np.uint8]) -> list[Floats]:
         """Feature maps of frames uint8 (N,S,S,3): one float32 (N,C,h,w) a level."""
         levels = self.spec.levels
-        maps = self._session.run({self.spec.input: frames}, [level.name for level in levels])
+        # A lone image would take other kernels, with other last bits than among others.
+        fed = frames if len(frames) > 1 else frames.repeat(2, axis=0)
+        maps = self._session.run({self.spec.input: fed}, [level.name for level in levels])
         for level, found in zip(levels, maps, strict=True):
-            shape = (len(frames), level.channels, level.height, level.width)
+            shape = (len(fed), level.channels, level.height, level.width)
             if found.shape != shape or found.dtype != np.float32:
                 raise BundleError(
                     f"level {level.name} of the encoder is {found.dtype} {found.shape}, "
                     f"its manifest says float32 {shape}",
                     hint="make or install the bundle again",
                 )
-        return maps
+        return [found[: len(frames)] for found in maps]
 
     def pool(self, maps: list[Floats], image: int, masks: NDArray[np.bool_]) -> Floats:
         """Features float32 (n, F) of one of the images under masks bool (n,S,S)."""
@@ -158,7 +160,6 @@ def search_options(
     *,
     beam_size: int | None = None,
     pmi_weight: float | None = None,
-    length: int | None = None,
 ) -> SearchDefaults:
     """The bundle's search settings with what the user set."""
     options = bundle.manifest.search
@@ -166,6 +167,4 @@ def search_options(
         options = replace(options, beam_size=beam_size)
     if pmi_weight is not None:
         options = replace(options, pmi_weight=pmi_weight)
-    if length is not None:
-        options = replace(options, length=length)
     return options

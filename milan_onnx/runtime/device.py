@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from typing import Any
 
 from milan_onnx.choice import Choice
 from milan_onnx.errors import DeviceUnavailable, RuntimeConflict, UsageError
+from milan_onnx.machine import processors
 
 DISTRIBUTIONS = (
     "onnxruntime",
@@ -145,7 +145,7 @@ def choose_threads(requested: int | None = None) -> Choice[int]:
                 f"--threads {requested} is not a number of threads", hint="use 1 or more"
             )
         return Choice(requested, f"--threads {requested}")
-    allowed = _affinity()
+    allowed = processors()
     quota = _cgroup_cpus()
     if quota is not None and quota < allowed:
         return Choice(quota, f"the container may use {quota} of {allowed} processors")
@@ -192,12 +192,6 @@ def _tiny_model() -> bytes:
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", [value], [result])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
-
-
-def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -55,7 +55,6 @@ class Session:
             raise DeviceUnavailable(
                 f"{what} does not run on {device}", hint="run `milan-onnx doctor`"
             )
-        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None

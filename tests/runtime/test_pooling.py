@@ -52,6 +52,21 @@ def test_pool_is_the_average_under_the_mask() -> None:
         np.testing.assert_allclose(found[n], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("resize", ["area", "bilinear"])
+def test_pools_as_the_export_wing_does(resize: str) -> None:
+    torch = pytest.importorskip("torch", reason="parity wants the export extra")
+    from milan_onnx.export.pooling import pool_pyramid
+
+    rng = np.random.default_rng(3)
+    maps = [
+        rng.standard_normal((c, s, s)).astype(np.float32) for c, s in ((3, 112), (9, 28), (20, 7))
+    ]
+    chosen = masks(224)
+    pyramid = [torch.from_numpy(m).expand(len(chosen), *m.shape) for m in maps]
+    expected = pool_pyramid(pyramid, torch.from_numpy(chosen), resize)
+    np.testing.assert_allclose(pool(maps, chosen, resize), expected.numpy(), atol=1e-5)
+
+
 def test_bits_do_not_depend_on_which_masks_share_an_image() -> None:
     rng = np.random.default_rng(2)
     maps = [rng.standard_normal((40, 28, 28)).astype(np.float32)]
