@@ -6,9 +6,8 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -34,10 +33,11 @@ from milan_onnx.labels import (
 )
 from milan_onnx.labels.masks import GRID, pack_mask
 from milan_onnx.labels.thumbnails import shared_head
+from tests.browser import CHROMIUM, browse
+from tests.browser import Page as BrowserPage
 from tests.labels.samples import dead_label, sample_label, sample_run, smooth_frames
 
 ATTACK = "</script><script>alert(1)</script><!--<script><img src=x onerror=alert(2)>\"'&{{7*7}}"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -246,42 +246,39 @@ def unpacked(text: str) -> NDArray[np.bool_]:
     return bits.astype(bool).reshape(GRID, GRID)
 
 
-def browse(path: Path, tmp_path: Path, hash_: str = "") -> tuple[str, str]:
-    """The page's document after its script ran, and what the browser's console said."""
+@contextmanager
+def shown(path: Path, tmp_path: Path, hash_: str = "") -> Iterator[BrowserPage]:
+    """The report in a browser, once its script has listed the units."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
-    options = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-        "--disable-background-networking --disable-component-update --disable-extensions "
-        "--virtual-time-budget=2000 --enable-logging=stderr --dump-dom"
-    )
-    command = [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}"]
-    address = path.as_uri() + hash_
-    done = subprocess.run([*command, address], capture_output=True, text=True, timeout=60)
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return done.stdout, "\n".join(console)
+    with browse(path.as_uri() + hash_, tmp_path / "profile") as page:
+        page.wait("document.querySelectorAll('article.card').length > 0")
+        yield page
+        assert page.console == []
 
 
 def test_a_browser_shows_every_unit_without_a_complaint(page_path: Path, tmp_path: Path) -> None:
-    dom, console = browse(page_path, tmp_path)
-    assert console == ""
+    with shown(page_path, tmp_path) as page:
+        page.wait("document.querySelectorAll('.strip canvas').length > 15")
+        page.wait("[...document.querySelectorAll('.strip canvas')].some(c => c.width !== 300)")
+        dom = page.html()
     assert len(re.findall(r'<article class="card', dom)) == len(small_labels())
-    assert dom.count("<canvas") > 15
     assert "8 units" in dom
 
 
 def test_a_browser_searches(page_path: Path, tmp_path: Path) -> None:
-    dom, console = browse(page_path, tmp_path, "#q=dog+-face")
-    assert console == ""
-    shown = re.findall(r'<article class="card"[^>]*aria-label="unit (\d+) of relu1"', dom)
-    assert shown == ["4"]
+    with shown(page_path, tmp_path, "#q=dog+-face") as page:
+        dom = page.html()
+    units = re.findall(r'<article class="card"[^>]*aria-label="unit (\d+) of relu1"', dom)
+    assert units == ["4"]
     assert "<mark>dog</mark>" in dom and "1 of 8 units" in dom
 
 
 def test_a_browser_goes_to_a_unit_and_runs_nothing_of_a_label(tmp_path: Path) -> None:
     write_report(tmp_path / "bad.html", run=attacking_run())
-    dom, console = browse(tmp_path / "bad.html", tmp_path, f"#{quote(ATTACK)}/1")
-    assert console == ""
+    with shown(tmp_path / "bad.html", tmp_path, f"#{quote(ATTACK)}/1") as page:
+        page.wait("document.querySelectorAll('article.card.here').length === 1")
+        dom = page.html()
     [here] = re.findall(r'<article class="card here"[^>]*aria-label="unit (\d+)', dom)
     assert here == "1"
     assert not re.search(r"<img|alert\(\d\)</script>", dom)
