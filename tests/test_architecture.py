@@ -16,7 +16,7 @@ PACKAGE = Path(milan_onnx.__file__).parent
 # A place may import those in rows above its own, and itself.
 ROWS = [
     {"errors", "choice", "files", "geometry", "machine", "progress"},
-    {"bundle"},
+    {"bundle", "regions"},
     {"subject", "probe"},
     {"runtime", "exemplars", "labels"},
     {"run", "doctor"},
@@ -25,7 +25,7 @@ ROWS = [
     {"cli"},
     {"__main__"},
 ]
-EXPORT_MAY = {"export", "bundle", "errors", "files"}
+EXPORT_MAY = {"export", "bundle", "regions", "errors", "files"}
 
 
 def place(path: Path) -> str:

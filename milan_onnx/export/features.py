@@ -22,7 +22,7 @@ from PIL import Image
 
 from milan_onnx.export import pixels
 from milan_onnx.export.backbones import ClassHead
-from milan_onnx.export.regions import (
+from milan_onnx.regions import (
     Region,
     View,
     centre_view,

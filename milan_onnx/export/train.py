@@ -39,7 +39,6 @@ from milan_onnx.export.captioner import Captioner, CaptionerConfig
 from milan_onnx.export.card import model_card
 from milan_onnx.export.features import FeaturePlan, FeatureSet, collect_features
 from milan_onnx.export.language_model import LanguageModel, LanguageModelConfig
-from milan_onnx.export.regions import Region, read_regions
 from milan_onnx.export.training import (
     Encoding,
     LoopPlan,
@@ -57,6 +56,7 @@ from milan_onnx.export.virtual_units import (
     name_samples,
 )
 from milan_onnx.files import write_json
+from milan_onnx.regions import NameTable, Region, read_regions
 
 # Exemplars of real units share less than those of virtual ones: here up to 9 of 15 are odd, and
 # general names are drawn more often than special ones.
@@ -196,7 +196,7 @@ class Run:
     @cached_property
     def known(self) -> SampleNames:
         """Names of all samples."""
-        return name_samples(self.features, self.regions, phrases.NameTable.read())
+        return name_samples(self.features, self.regions, NameTable.read())
 
     @cached_property
     def concepts(self) -> list[Concept]:

@@ -18,8 +18,7 @@ from milan_onnx.errors import ProbeError
 from milan_onnx.export import features as roles
 from milan_onnx.export import phrases, pixels
 from milan_onnx.export.features import FeatureSet
-from milan_onnx.export.phrases import Names, NameTable
-from milan_onnx.export.regions import Region, mask_shape, region_mask
+from milan_onnx.regions import Names, NameTable, Region, mask_shape, region_mask
 
 Ints = NDArray[np.int64]
 # A patch anywhere in such photos shows what the whole is labelled with.

@@ -14,7 +14,14 @@ from milan_onnx.errors import ProbeError, UsageError  # noqa: E402
 from milan_onnx.export import features as ft  # noqa: E402
 from milan_onnx.export import phrases, pixels, pooling  # noqa: E402
 from milan_onnx.export.backbones import build_backbone  # noqa: E402
-from milan_onnx.export.regions import (  # noqa: E402
+from milan_onnx.export.virtual_units import (  # noqa: E402
+    UnitPlan,
+    UnitSampler,
+    build_concepts,
+    name_samples,
+)
+from milan_onnx.regions import (  # noqa: E402
+    NameTable,
     Region,
     View,
     centre_view,
@@ -23,12 +30,6 @@ from milan_onnx.export.regions import (  # noqa: E402
     mask_shape,
     read_regions,
     region_mask,
-)
-from milan_onnx.export.virtual_units import (  # noqa: E402
-    UnitPlan,
-    UnitSampler,
-    build_concepts,
-    name_samples,
 )
 from tests.export.toy_data import encode_rle, write_toy_data  # noqa: E402
 
@@ -179,7 +180,7 @@ def test_edges_know_their_direction(axis: int, direction: float) -> None:
 
 
 def test_names_table_covers_all_classes_with_plain_words() -> None:
-    table = phrases.NameTable.read()
+    table = NameTable.read()
     texts = [n for names in table.entries.values() for n in names.all]
     assert all(table.of_class(i).all for i in range(1000))
     dataset_words = ("clip art", "texture ", "carton ", "emoji", "clipart")
@@ -213,7 +214,7 @@ def test_virtual_units_of_toy_data(tmp_path: Path) -> None:
     ft.FeatureSet.join(made).save(tmp_path / "features")
     features = ft.FeatureSet.load(tmp_path / "features")
     assert len(features.role) == sum(len(part.role) for part in made)
-    known = name_samples(features, regions, phrases.NameTable.read())
+    known = name_samples(features, regions, NameTable.read())
     photos = sorted({region.image for region in regions})
     held = {region.image for region in regions if region.split == "val"}
     concepts = build_concepts(features, known, train=True)
@@ -232,7 +233,7 @@ def test_units_are_the_same_for_a_seed(tmp_path: Path) -> None:
     data = write_toy_data(tmp_path)
     regions = read_regions(data)
     features = ft.collect_features(data, regions, Fixed(), None, ft.FeaturePlan(), lambda _: None)
-    known = name_samples(features, regions, phrases.NameTable.read())
+    known = name_samples(features, regions, NameTable.read())
     concepts = build_concepts(features, known, train=True)
     drawn = [
         [UnitSampler(concepts, known, UnitPlan(), np.random.default_rng(7)).draw().phrase]

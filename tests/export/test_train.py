@@ -171,7 +171,7 @@ def test_default_bundle_obeys_the_contract() -> None:
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="wants the photos of ../shared/data")
 def test_shared_regions_are_read_and_split() -> None:
-    from milan_onnx.export.regions import read_regions, region_mask
+    from milan_onnx.regions import read_regions, region_mask
 
     regions = read_regions(SHARED)
     assert len(regions) > 20_000

@@ -1,0 +1,35 @@
+"""Labelled photos: their regions, masks and views, and what people call what they show.
+
+Training reads them to make virtual units, evaluation to judge with others.
+"""
+
+from __future__ import annotations
+
+from milan_onnx.regions.names import Names, NameTable
+from milan_onnx.regions.reading import (
+    Region,
+    View,
+    centre_view,
+    cut_image,
+    cut_mask,
+    decode_rle,
+    mask_shape,
+    random_view,
+    read_regions,
+    region_mask,
+)
+
+__all__ = [
+    "NameTable",
+    "Names",
+    "Region",
+    "View",
+    "centre_view",
+    "cut_image",
+    "cut_mask",
+    "decode_rle",
+    "mask_shape",
+    "random_view",
+    "read_regions",
+    "region_mask",
+]
