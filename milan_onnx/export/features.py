@@ -23,11 +23,15 @@ from PIL import Image
 from milan_onnx.export import pixels
 from milan_onnx.export.backbones import ClassHead
 from milan_onnx.regions import (
+    SMALLEST,
     Region,
     View,
+    blob_of,
     centre_view,
     cut_image,
     cut_mask,
+    enlarge,
+    random_blob,
     random_view,
     region_mask,
 )
@@ -38,7 +42,6 @@ Encode = Callable[[NDArray[np.uint8]], Sequence[Floats]]
 Say = Callable[[str], None]
 
 EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE = range(6)
-SMALLEST = 0.004
 CAM_THRESHOLD = 0.45
 CLASS_CONFIDENCE = 0.35
 # Photos whose class, as the backbone sees it, is worth a sample of its own.
@@ -218,15 +221,6 @@ def _region_samples(
             yield Sample(edge, EDGE, index)
 
 
-def blob_of(mask: Mask, rng: np.random.Generator) -> Mask:
-    """A mask as a unit would have it: coarse, displaced a little, too large or too small."""
-    size = mask.shape[0]
-    grid = int(rng.choice([7, 14, 28]))
-    moved = np.roll(mask, rng.integers(-size // 18, size // 18 + 1, 2), axis=(0, 1))
-    blocks = moved.reshape(grid, size // grid, grid, size // grid).mean((1, 3))
-    return _enlarge(blocks, size, float(rng.uniform(0.25, 0.7)))
-
-
 def edge_of(mask: Mask, rng: np.random.Generator) -> Mask:
     """A stretch of a region's outline, some pixels to either side: what edge detectors mark.
 
@@ -253,18 +247,6 @@ def _box_sum(plane: Floats, reach: int) -> Floats:
             total[:, side:], total[:, :-side])  # fmt: skip
         plane = (upper - lower) / side
     return plane
-
-
-def random_blob(size: int, rng: np.random.Generator) -> Mask:
-    """A mask of a few per cent of the frame, anywhere."""
-    grid = int(rng.choice([4, 7, 14]))
-    return _enlarge(rng.random((grid, grid)) ** 2, size, float(rng.uniform(0.6, 0.85)))
-
-
-def _enlarge(blocks: NDArray[np.floating], size: int, threshold: float) -> Mask:
-    plane = Image.fromarray(blocks.astype(np.float32))
-    large = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
-    return large > threshold * max(float(large.max()), 1e-6)
 
 
 def _encode_part(
@@ -315,8 +297,8 @@ def class_samples(last: Floats, head: ClassHead, size: int) -> list[Sample]:
     if 1 / odds.sum() < CLASS_CONFIDENCE:
         return []
     heat = np.maximum(np.einsum("c,chw->hw", weight[best], last), 0)
-    found = [Sample(_enlarge(heat, size, CAM_THRESHOLD), CLASS, name=str(best))]
-    away = ~_enlarge(heat, size, 0.15)
+    found = [Sample(enlarge(heat, size, CAM_THRESHOLD), CLASS, name=str(best))]
+    away = ~enlarge(heat, size, 0.15)
     return [*found, Sample(away, BACKGROUND)] if away.mean() > 0.15 else found
 
 

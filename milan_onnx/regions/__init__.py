@@ -5,6 +5,7 @@ Training reads them to make virtual units, evaluation to judge with others.
 
 from __future__ import annotations
 
+from milan_onnx.regions.blobs import SMALLEST, blob_of, enlarge, random_blob
 from milan_onnx.regions.names import Names, NameTable
 from milan_onnx.regions.reading import (
     Region,
@@ -20,15 +21,19 @@ from milan_onnx.regions.reading import (
 )
 
 __all__ = [
+    "SMALLEST",
     "NameTable",
     "Names",
     "Region",
     "View",
+    "blob_of",
     "centre_view",
     "cut_image",
     "cut_mask",
     "decode_rle",
+    "enlarge",
     "mask_shape",
+    "random_blob",
     "random_view",
     "read_regions",
     "region_mask",

@@ -34,8 +34,8 @@ class Region:
     label: str
     """What the region shows."""
 
-    split: Literal["train", "val"]
-    """Whether it may be trained on."""
+    split: str
+    """What it may be used for: ``train``, ``val``, or any other name."""
 
     width: int
     """Width of the photo in pixels."""
