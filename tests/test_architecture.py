@@ -15,7 +15,7 @@ PACKAGE = Path(milan_onnx.__file__).parent
 
 # A place may import those in rows above its own, and itself.
 ROWS = [
-    {"errors", "choice", "files", "geometry", "machine", "progress"},
+    {"errors", "choice", "files", "geometry", "machine", "progress", "wording"},
     {"bundle", "regions"},
     {"subject", "probe"},
     {"runtime", "exemplars", "labels"},
