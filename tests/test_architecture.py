@@ -22,6 +22,7 @@ ROWS = [
     {"run", "doctor"},
     {"reporting"},
     {"describing"},
+    {"applications"},
     {"cli"},
     {"__main__"},
 ]

@@ -11,6 +11,7 @@ import click
 
 from milan_onnx import __version__
 from milan_onnx.cli.describe import describe
+from milan_onnx.cli.evaluate import evaluate
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, console, name_results
 
@@ -28,6 +29,7 @@ def app() -> None:
 
 
 app.add_command(describe)
+app.add_command(evaluate)
 
 
 @app.command(short_help="List the layers whose units can be described.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from milan_onnx.regions.blobs import SMALLEST, blob_of, enlarge, random_blob
 from milan_onnx.regions.names import Names, NameTable
 from milan_onnx.regions.reading import (
+    REGIONS,
     Region,
     View,
     centre_view,
@@ -21,6 +22,7 @@ from milan_onnx.regions.reading import (
 )
 
 __all__ = [
+    "REGIONS",
     "SMALLEST",
     "NameTable",
     "Names",

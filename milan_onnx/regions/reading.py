@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+import math
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from PIL import Image
 from milan_onnx.errors import ProbeError
 
 Kind = Literal["mask", "box", "whole"]
+REGIONS = "regions.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -71,28 +74,61 @@ class View:
 
 
 def read_regions(data: Path) -> list[Region]:
-    """Read ``regions.jsonl.gz`` of a data folder. Raises ProbeError where it is not there."""
-    path = data / "regions.jsonl.gz"
+    """Read ``regions.jsonl.gz`` of a data folder.
+
+    Raises ProbeError where it is not there, or naming the first line that is damaged.
+    """
+    path = data / REGIONS
     if not path.is_file():
-        raise ProbeError(f"{data} holds no regions.jsonl.gz", hint="give the folder with --data")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [_region(json.loads(line)) for line in lines]
+        raise ProbeError(f"{data} holds no {REGIONS}", hint="give the folder that holds it")
+    regions: list[Region] = []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                regions.append(_region(json.loads(line)))
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+    ) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ProbeError(
+            f"{path} line {len(regions) + 1} is damaged: {reason}", hint="copy the folder again"
+        ) from error
+    return regions
 
 
 def _region(row: Mapping[str, Any]) -> Region:
     box = row.get("box")
+    if row["kind"] not in get_args(Kind):
+        raise ValueError(f"unknown kind {row['kind']!r}")
+    if Path(row["image"]).is_absolute() or ".." in Path(row["image"]).parts:
+        raise ValueError(f"{row['image']} is outside the folder")
+    if min(int(row["w"]), int(row["h"])) < 1:
+        raise ValueError("a photo without pixels")
     return Region(
-        row["source"],
-        row["image"],
+        str(row["source"]),
+        str(row["image"]),
         row["kind"],
-        row["label"],
-        row["split"],
-        row["w"],
-        row["h"],
-        row.get("rle", ""),
-        tuple(box) if box else None,
+        str(row["label"]),
+        str(row["split"]),
+        int(row["w"]),
+        int(row["h"]),
+        str(row.get("rle", "")),
+        _box(box) if box else None,
         row.get("attrs", {}),
     )
+
+
+def _box(numbers: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, width, height = map(float, numbers)
+    if not math.isfinite(left + top + width + height):
+        raise ValueError("a box that is not finite")
+    return left, top, width, height
 
 
 def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
@@ -126,9 +162,18 @@ def _signed_number(text: str, position: int) -> tuple[int, int]:
 
 
 def region_mask(region: Region) -> NDArray[np.bool_]:
-    """The region in the photo's own pixels: bool (height, width)."""
+    """The region in the photo's own pixels: bool (height, width).
+
+    Raises ProbeError naming the photo where the run lengths are damaged.
+    """
     if region.kind == "mask":
-        return decode_rle(region.rle, region.height, region.width)
+        try:
+            return decode_rle(region.rle, region.height, region.width)
+        except (ProbeError, IndexError, ValueError, MemoryError) as error:
+            raise ProbeError(
+                f"the mask of {region.label!r} in {region.image} is damaged: {error}",
+                hint="copy the folder again",
+            ) from error
     mask = np.zeros((region.height, region.width), dtype=bool)
     left, top, width, height = region.box or (0.0, 0.0, float(region.width), float(region.height))
     rows = slice(max(0, round(top)), max(0, round(top + height)))

@@ -113,6 +113,11 @@ class Describer:
             )
         return list(found.values())
 
+    @property
+    def words(self) -> int:
+        """Number of words it can say."""
+        return len(self._vocabulary.words)
+
     def text(self, tokens: NDArray[np.int64]) -> str:
         """The words of token ids (length,), -1 after the end."""
         return self._vocabulary.text(tokens.tolist())

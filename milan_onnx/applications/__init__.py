@@ -1,0 +1,1 @@
+"""What is done with descriptions once they are there."""

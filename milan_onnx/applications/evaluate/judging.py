@@ -1,0 +1,105 @@
+"""From descriptions and answers to rows of figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from milan_onnx.applications.evaluate import baselines
+from milan_onnx.applications.evaluate.answers import (
+    Answer,
+    Descriptions,
+    Values,
+    firsts,
+    variety,
+    verdicts,
+)
+from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
+from milan_onnx.applications.evaluate.result import Row
+
+Similarity = Callable[[Sequence[str], Sequence[Sequence[str]]], Values]
+"""Descriptions (U,) and the phrases of each unit to the mean cosine of each unit (U,)."""
+
+COLUMNS = {
+    "label_top1": "label@1",
+    "label_top5": "label@5",
+    "any_top1": "label or general@1",
+    "any_top5": "label or general@5",
+    "similarity": "similarity",
+    "distinct": "distinct/unit",
+    "vocabulary": "vocabulary used",
+}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges descriptions of the same units."""
+
+    answers: Sequence[Answer]
+    """What counts as right, of each unit."""
+
+    clusters: Sequence[str]
+    """Which units stand or fall together."""
+
+    words: int
+    """Words of the bundle."""
+
+    similarity: Similarity | None
+    """Sentence similarity, where it is installed."""
+
+    seed: int
+    """Seed of the bootstrap and of the shuffling."""
+
+    def values(self, descriptions: Descriptions) -> dict[str, Values]:
+        """What each unit scores (U,), by column."""
+        columns = verdicts(self.answers, descriptions)
+        if self.similarity is not None:
+            said = [answer.said for answer in self.answers]
+            columns["similarity"] = self.similarity(firsts(descriptions), said)
+        return columns
+
+    def shuffled(self, descriptions: Descriptions) -> dict[str, Values]:
+        """The same with descriptions of other clusters, averaged over several rotations."""
+        dealt = baselines.shuffled(descriptions, self.clusters, self.seed)
+        found = [self.values(way) for way in dealt]
+        if not found:
+            return {}
+        return {column: np.mean([way[column] for way in found], axis=0) for column in found[0]}
+
+    def bootstrap(self) -> Bootstrap:
+        """The bootstrap over the clusters."""
+        return Bootstrap(self.clusters, self.seed)
+
+
+def judge(
+    judge: Judge, searched: Mapping[str, Descriptions]
+) -> tuple[tuple[Row, ...], dict[str, dict[str, Figure]]]:
+    """Rows of what was searched (``ours`` first) and of the baselines that need no search, and the
+    paired differences between ours and each of them."""
+    ours = searched["ours"]
+    said: dict[str, Descriptions] = {**searched, "constant": baselines.constant(ours)}
+    values = {name: judge.values(texts) for name, texts in said.items()}
+    values = {**values, "shuffled": judge.shuffled(ours)}
+    bootstrap = judge.bootstrap()
+    rows = []
+    for name, columns in values.items():
+        figures = {column: bootstrap.mean(v) for column, v in columns.items()}
+        if name in said and name != "constant":
+            wide = variety(said[name], judge.words)
+            figures |= {column: Figure(value) for column, value in wide.items()}
+        rows.append(Row(name, figures))
+    return tuple(rows), _differences(bootstrap, values)
+
+
+def _differences(
+    bootstrap: Bootstrap, values: Mapping[str, Mapping[str, Values]]
+) -> dict[str, dict[str, Figure]]:
+    return {
+        f"ours - {name}": {
+            column: bootstrap.mean(values["ours"][column] - v) for column, v in columns.items()
+        }
+        for name, columns in values.items()
+        if name != "ours"
+    }
