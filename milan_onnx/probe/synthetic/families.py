@@ -14,13 +14,15 @@ Family = Callable[[Rng, int], Recipe]
 # One round: the families in the order in which they come, mixed so that any prefix is balanced.
 ROUND: tuple[Family, ...] = (
     scenes.scene, textures.surface, shapes.single, patterns.grating, text.word,
-    scenes.scene, patterns.solid, textures.surface, shapes.many, scenes.thing,
-    patterns.dots, text.glyph, textures.surface, scenes.scene, shapes.ball,
-    patterns.blend, scenes.thing, textures.surface, text.sign, patterns.checks,
-    scenes.scene, shapes.lines, textures.surface, scenes.thing, patterns.rings,
+    scenes.scene, patterns.solid, textures.surface, shapes.many, scenes.several,
+    patterns.stripes, text.glyph, scenes.scene, patterns.chequers, shapes.ball,
+    scenes.thing, textures.surface, patterns.dots, text.sign, scenes.several,
+    patterns.blend, text.number, textures.surface, patterns.stripes, shapes.lines,
+    scenes.scene, patterns.checks, textures.surface, scenes.thing, patterns.rings,
     text.paragraph, scenes.scene, shapes.two, textures.surface, patterns.grating,
-    scenes.thing, text.number, shapes.single, scenes.scene, textures.surface,
-    patterns.solid, scenes.thing, text.poster, textures.surface, scenes.scene,
+    scenes.several, patterns.dots, text.number, shapes.single, textures.surface,
+    scenes.scene, patterns.chequers, scenes.thing, text.poster, patterns.solid,
+    textures.surface, scenes.several, patterns.stripes, scenes.scene, shapes.ball,
 )  # fmt: skip
 
 

@@ -98,6 +98,45 @@ def grating(rng: Rng, k: int) -> Recipe:
     return Recipe(f"{way}-{stripes}-{first}-{second}", paint)
 
 
+def stripes(rng: Rng, k: int) -> Recipe:
+    """Even stripes with hard edges: each direction, thin and thick."""
+    way = ("vertical", "horizontal", "diagonal")[k % 3]
+    width = ("thin", "thick")[k // 3 % 2]
+    turn = {"vertical": 0.0, "horizontal": 90.0}.get(way, (45.0, 135.0)[k // 6 % 2])
+    cycles = float(rng.uniform(20, 36) if width == "thin" else rng.uniform(2.5, 5))
+    first = NAMES[(k * 5 + 8) % len(NAMES)]
+    second = contrasting(rng, first)
+    a, b = vary(rng, colour(first)), vary(rng, colour(second))
+
+    def paint(size: int) -> Image.Image:
+        y, x = axes(size)
+        angle = math.radians(turn)
+        along = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
+        wave = np.sin(along * np.float32(math.pi * cycles) + np.float32(rng.uniform(0, 6)))
+        return ramp(np.clip(wave * np.float32(size / cycles / 6) + 0.5, 0, 1), a, b)
+
+    return Recipe(f"{way}-{width}-stripes-{first}-{second}", paint)
+
+
+def chequers(rng: Rng, k: int) -> Recipe:
+    """A checkerboard, from a flag of large squares to a cloth of small ones."""
+    first = NAMES[(k * 7 + 3) % len(NAMES)]
+    second = contrasting(rng, first)
+    a, b = vary(rng, colour(first)), vary(rng, colour(second))
+    side = 1 / (4, 6, 8, 11, 14)[k % 5]
+
+    def paint(size: int) -> Image.Image:
+        y, x = axes(size)
+        shifts = rng.uniform(0, 2, 2).astype(np.float32)
+        waves = [
+            np.sin((v + s) * np.float32(math.pi / side / 2))
+            for v, s in zip((y, x), shifts, strict=True)
+        ]
+        return ramp(np.clip(waves[0] * waves[1] * np.float32(size * side) + 0.5, 0, 1), a, b)
+
+    return Recipe(f"checkerboard-{first}-{second}", paint)
+
+
 def checks(rng: Rng, k: int) -> Recipe:
     """A checkerboard, a tartan of soft checks, diamonds, or a grid of lines."""
     kind = ("checkerboard", "plaid", "diamonds", "grid")[k % 4]

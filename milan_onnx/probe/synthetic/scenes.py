@@ -461,6 +461,28 @@ def thing(rng: Rng, k: int) -> Recipe:
     return Recipe(f"thing-{name}", paint)
 
 
+# Things that look alike wherever they are drawn.
+ALIKE = ("car", "clock", "heart", "bicycle", "star")
+
+
+def several(rng: Rng, k: int) -> Recipe:
+    """Two or three of one thing, large and small, on a ground."""
+    name = ALIKE[k % len(ALIKE)]
+    spots = (((30, 30), (70, 70)), ((72, 28), (28, 68)), ((28, 26), (72, 40), (40, 76)))[
+        k // len(ALIKE) % 3
+    ]
+
+    def paint(size: int) -> Image.Image:
+        sketch = Sketch(_backdrop(rng, size))
+        for x, y in spots:
+            s = float(rng.uniform(14, 20))
+            dx, dy = (float(v) for v in rng.uniform(-4, 4, 2))
+            things.THINGS[name](rng, sketch, x + dx, y + dy, s)
+        return sketch.done()
+
+    return Recipe(f"several-{name}", paint)
+
+
 def _backdrop(rng: Rng, size: int) -> Image.Image:
     kind = int(rng.integers(5))
     if kind == 0:
