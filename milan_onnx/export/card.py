@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
-
-from milan_onnx.export.evaluate import Scores
 
 CARD = """# {name} {version}
 
@@ -26,6 +23,9 @@ says what they share. Method: MILAN (Hernandez et al., ICLR 2022), trained witho
 {regions} labelled regions of {photos} photos and drawings, those of the split "train" only, made
 into virtual units: fifteen regions, of which all but zero to five show a concept (up to nine do
 not, in a short last stage), and a phrase.
+{real_units} units of EfficientNet-Lite0 and -Lite2, with their real exemplars among the same
+photos, are a quarter of the training examples: those of the last layer are named by their class,
+others by what at least half of their exemplars are labelled with.
 Names come from the labels, from the encoder's own ImageNet classes with class activation maps as
 masks, from WordNet 3.0's hypernyms, and from pixels (colour words, lines, light). The language
 model also saw human descriptions of units of ResNet152 (MILANNOTATIONS, text only) that fit the
@@ -38,23 +38,7 @@ research or non-commercial use only, so the same must be assumed of these weight
 
 ## Figures
 
-On {units} virtual units of photos never trained on (seed {seed}), beam {beam}, PMI weight 0.2. A
-description is right when it is a name, a more general name or the shared colour of at least 60 %
-of the regions that show the concept.
-
-| figure | value | with the descriptions of other units |
-| --- | --- | --- |
-| cross-entropy, nats a token | {cross_entropy:.3f} | {shuffled_cross_entropy:.3f} |
-| first description right | {top1:.1%} | {shuffled_top1:.1%} |
-| one of the first five right | {top5:.1%} | {shuffled_top5:.1%} |
-
-Language model on the same phrases: {lm_cross_entropy:.3f} nats a token.
-
-| kind of concept | units | first right |
-| --- | --- | --- |
-{kinds}
-
-Virtual units are cleaner than units of a network, so expect less there.
+{figures}
 
 ## Known failures
 
@@ -92,16 +76,79 @@ SOURCES = (
 )
 
 
-def model_card(facts: Mapping[str, Any], scores: Scores) -> str:
-    """The card's text from the facts of a training run and its figures."""
-    rows = _kinds(scores)
+NOT_MEASURED = "Not measured yet: see benchmarks/quality.py."
+VIRTUAL = """### Virtual units of the split "{split}"
+
+{units} units of {concepts} concepts, none of whose photos was trained on (`milan-onnx evaluate
+--virtual`; docs/evaluate.md says what counts as right). The split also chose the checkpoint. 95 %
+intervals over concepts."""
+CLASSES = """### The last layer of EfficientNet-Lite1
+
+1,000 units, all photos (training photos too), judged by the names of the classes (`milan-onnx
+evaluate RUN --truth classes.txt`). That network was not used in training; the last layers of Lite0
+and Lite2 were, by the same names."""
+LAYERS = """### Validity on three layers of EfficientNet-Lite1
+
+Labels from one half of all photos, tested on the other half (docs/validity.md)."""
+LAYER_ROWS = (
+    ("units", "units"),
+    ("described", "described"),
+    ("correlation", "correlation"),
+    ("shuffled_correlation", "shuffled"),
+    ("auprc", "AUPRC"),
+    ("shuffled_auprc", "shuffled"),
+    ("abstained", "abstained"),
+    ("distinct", "distinct/units"),
+)
+
+
+def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """The card's text from the facts of a training run and what benchmarks/quality.py measured."""
     listed = "\n".join(f"- {source}: {licence}" for source, licence in SOURCES)
-    values = {**facts, **asdict(scores), "kinds": "\n".join(rows), "sources": listed}
-    return CARD.format(**values)
-
-
-def _kinds(scores: Scores) -> Sequence[str]:
-    return [
-        f"| {kind} | {scores.units_by_kind[kind]} | {share:.0%} |"
-        for kind, share in scores.top1_by_kind.items()
+    parts = [
+        *_judged(VIRTUAL, measured.get("virtual")),
+        *_judged(CLASSES, measured.get("classes")),
+        *_layers(measured.get("layers")),
     ]
+    figures = "\n\n".join(parts) or NOT_MEASURED
+    return CARD.format(**facts, sources=listed, figures=figures)
+
+
+def _judged(text: str, found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    counts = {**found.get("settings", {}), **found.get("counts", {})}
+    columns = found["columns"]
+    lines = [["", *columns.values()], ["---"] * (len(columns) + 1)]
+    named = {row["name"]: row["figures"] for row in found["rows"]}
+    named["ours - no PMI"] = found["differences"]["ours - no PMI"]
+    lines += [
+        [name, *(_figure(figures.get(key)) for key in columns)] for name, figures in named.items()
+    ]
+    return [text.format(**counts), _table(lines)]
+
+
+def _layers(found: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if not found:
+        return []
+    lines = [["layer", *(name for _, name in LAYER_ROWS)], ["---"] * (len(LAYER_ROWS) + 1)]
+    lines += [[row["layer"], *(_number(row[key]) for key, _ in LAYER_ROWS)] for row in found]
+    return [LAYERS, _table(lines)]
+
+
+def _figure(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "–"
+    low, high = figure.get("low"), figure.get("high")
+    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{figure['value']:.3f}{interval}"
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -41,7 +41,7 @@ Mask = NDArray[np.bool_]
 Encode = Callable[[NDArray[np.uint8]], Sequence[Floats]]
 Say = Callable[[str], None]
 
-EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE = range(6)
+EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, UNIT = range(7)
 CAM_THRESHOLD = 0.45
 CLASS_CONFIDENCE = 0.35
 # Photos whose class, as the backbone sees it, is worth a sample of its own.
@@ -63,13 +63,13 @@ class Sample:
     """Bool (S,S)."""
 
     role: int
-    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS or EDGE."""
+    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE or UNIT."""
 
     region: int = -1
     """Index of the region it shows, or -1."""
 
     name: str = ""
-    """Class index of CLASS samples, word of PIXELS samples."""
+    """Class index of CLASS and UNIT samples, word of PIXELS samples."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FeatureSet:
     """Index of the region, or -1."""
 
     role: NDArray[np.int8]
-    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS or EDGE."""
+    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE or UNIT."""
 
     name: tuple[str, ...]
     """Class index or word of samples without a region."""
@@ -164,7 +164,7 @@ def collect_features(
             rows.extend(_encode_part(loaded, part, encode, head))
         if begin % 512 == 0:
             _progress(say, begin + len(part), len(todo), perf_counter() - started)
-    return _feature_set(rows)
+    return feature_set(rows)
 
 
 def _progress(say: Say, done: int, total: int, seconds: float) -> None:
@@ -329,7 +329,8 @@ def pool(maps: Sequence[Floats], masks: NDArray[Any]) -> Floats:
     return np.concatenate(columns, axis=1)
 
 
-def _feature_set(rows: list[tuple[Floats, Floats, int, Sample]]) -> FeatureSet:
+def feature_set(rows: Sequence[tuple[Floats, Floats, int, Sample]]) -> FeatureSet:
+    """Rows of features, statistics, photo and sample as arrays."""
     samples = [row[3] for row in rows]
     return FeatureSet(
         np.stack([row[0] for row in rows]).astype(np.float16),

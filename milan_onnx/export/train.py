@@ -3,11 +3,13 @@
 Stages, each of which leaves files in the work folder and can be run alone:
 
     features    encoder.onnx, and the features of all regions (minutes, once)
+    units       exemplars of units of trained networks, and their features
     captioner   captioner.pt: p(d|E), trained on virtual units
     refine      the same, trained on with units as mixed as those of real networks
     lm          lm.pt: p(d), trained on the same phrases and on people's
-    evaluate    scores.json and examples.txt: figures on units of held-out photos
-    export      the bundle
+    export      the bundle, with the figures of quality.json in its card where that is there
+
+How good it is, the product itself says: ``benchmarks/quality.py`` writes quality.json.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -32,20 +34,37 @@ from numpy.typing import NDArray
 from milan_onnx import bundle
 from milan_onnx.bundle import SearchDefaults
 from milan_onnx.errors import ExtraMissing, MilanError
-from milan_onnx.export import evaluate as evaluation
 from milan_onnx.export import onnx_export, phrases
 from milan_onnx.export.backbones import Backbone, build_backbone
 from milan_onnx.export.captioner import Captioner, CaptionerConfig
 from milan_onnx.export.card import model_card
-from milan_onnx.export.features import FeaturePlan, FeatureSet, collect_features
+from milan_onnx.export.features import (
+    BACKGROUND,
+    BLOB,
+    CLASS,
+    Encode,
+    FeaturePlan,
+    FeatureSet,
+    collect_features,
+)
 from milan_onnx.export.language_model import LanguageModel, LanguageModelConfig
+from milan_onnx.export.real_units import RealUnit, balanced, name_units
 from milan_onnx.export.training import (
     Encoding,
     LoopPlan,
     train_captioner,
     train_language_model,
 )
+from milan_onnx.export.units import (
+    NETWORKS,
+    LayerUnits,
+    ScanPlan,
+    UnitSamples,
+    find_exemplars,
+    unit_features,
+)
 from milan_onnx.export.virtual_units import (
+    ROLES,
     Concept,
     Mix,
     SampleNames,
@@ -55,13 +74,14 @@ from milan_onnx.export.virtual_units import (
     build_concepts,
     name_samples,
 )
-from milan_onnx.files import write_json
 from milan_onnx.regions import NameTable, Region, read_regions
 
 # Exemplars of real units share less than those of virtual ones: here up to 9 of 15 are odd, and
 # general names are drawn more often than special ones.
 MIXED = Mix(name=0.24, general=0.34, coloured=0.10, pair=0.02)
-STAGES = ("features", "captioner", "refine", "lm", "evaluate", "export")
+# The paper's, but that a word may not come twice.
+SEARCH = SearchDefaults(50, 15, 0.2, no_repeat=1)
+STAGES = ("features", "units", "captioner", "refine", "lm", "export")
 
 
 @dataclass(frozen=True)
@@ -96,13 +116,25 @@ class Size:
     """Virtual units."""
 
     held_out: int
-    """Virtual units to evaluate on."""
+    """Virtual units that tell which weights are best."""
 
     fewest: int = 3
     """Photos that must show a concept."""
 
     views: int = 2
     """Views of each photo."""
+
+    networks: tuple[str, ...] = NETWORKS
+    """Networks whose units are training samples."""
+
+    scan: ScanPlan = field(default_factory=ScanPlan)
+    """Which of their units."""
+
+    classes: bool = True
+    """Whether the captioner sees the backbone's class probabilities."""
+
+    roles: frozenset[int] = ROLES
+    """Samples that virtual units are made of (see `milan_onnx.export.features`)."""
 
 
 SIZES = {
@@ -116,7 +148,7 @@ SIZES = {
         refine=LoopPlan(steps=500, batch=96, rate=6e-4, noise=0.4),
         lm=LoopPlan(steps=1200),
         units=UnitPlan(),
-        held_out=1000,
+        held_out=512,
     ),
     "toy": Size(
         projection=24,
@@ -131,7 +163,40 @@ SIZES = {
         held_out=24,
         fewest=1,
         views=1,
+        networks=("efficientnet-lite0",),
+        scan=ScanPlan(exemplars=5, units=8, every=7),
     ),
+}
+
+
+SIZES["short"] = replace(
+    SIZES["default"],
+    captioner=LoopPlan(steps=700, batch=96),
+    refine=LoopPlan(steps=120, batch=96, rate=6e-4, noise=0.4),
+    lm=LoopPlan(steps=400),
+    held_out=200,
+)
+
+
+def _without_kinds(size: Size, **shares: float) -> Size:
+    mix = replace(size.units.mix, **shares)
+    return replace(size, units=replace(size.units, mix=mix))
+
+
+# Each idea of the recipe, and the recipe without it: for benchmarks/ablation.py.
+WITHOUT: dict[str, Callable[[Size], Size]] = {
+    "real-units": lambda size: replace(size, units=replace(size.units, real=0.0)),
+    "class-probabilities": lambda size: replace(size, classes=False),
+    "class-maps": lambda size: replace(size, roles=size.roles - {CLASS, BACKGROUND}),
+    "coarse-masks": lambda size: replace(size, roles=size.roles - {BLOB}),
+    "general-names": lambda size: _without_kinds(size, general=0.0),
+    "pixels": lambda size: _without_kinds(size, pixels=0.0, colour=0.0, coloured=0.0),
+    "distractors": lambda size: replace(size, units=replace(size.units, clean=1.0)),
+    "fewer-exemplars": lambda size: replace(
+        size, captioner=replace(size.captioner, fewer_exemplars=0.0)
+    ),
+    "noise": lambda size: replace(size, captioner=replace(size.captioner, noise=0.0)),
+    "refine": lambda size: replace(size, refine=replace(size.refine, steps=0)),
 }
 
 
@@ -189,9 +254,31 @@ class Run:
         return read_regions(self.options.data)
 
     @cached_property
-    def features(self) -> FeatureSet:
+    def regular(self) -> FeatureSet:
         """What the stage ``features`` left."""
         return FeatureSet.load(self.options.work / "features")
+
+    @cached_property
+    def unit_samples(self) -> UnitSamples | None:
+        """What the stage ``units`` left, where real units are wanted."""
+        wanted = self.options.size.units.real > 0
+        return UnitSamples.load(self.options.work / "units") if wanted else None
+
+    @cached_property
+    def features(self) -> FeatureSet:
+        """All samples: of regions, then of real units."""
+        if self.unit_samples is None:
+            return self.regular
+        return FeatureSet.join([self.regular, self.unit_samples.features])
+
+    @cached_property
+    def real(self) -> list[RealUnit]:
+        """Real units that have a name."""
+        samples = self.unit_samples
+        if samples is None:
+            return []
+        first, table = len(self.regular.role), NameTable.read()
+        return name_units(self.features, self.known, samples.keys, first, samples.layers, table)
 
     @cached_property
     def known(self) -> SampleNames:
@@ -201,12 +288,14 @@ class Run:
     @cached_property
     def concepts(self) -> list[Concept]:
         """Concepts of the photos to train on."""
-        return build_concepts(self.features, self.known, True, self.options.size.fewest)
+        size = self.options.size
+        return build_concepts(self.features, self.known, True, size.roles, size.fewest)
 
     @cached_property
     def encoding(self) -> Encoding:
         """The vocabulary: every word that a virtual unit's phrase can hold."""
         texts = [text for concept in self.concepts for text in concept.wording]
+        texts += [text for unit in self.real for said in unit.wording for text in said]
         words = phrases.vocabulary_of([*texts, "and"])
         return Encoding(words, onnx_export.vocabulary_spec(words))
 
@@ -220,11 +309,14 @@ class Run:
     def sampler(self, seed: int, plan: UnitPlan | None = None) -> UnitSampler:
         """Virtual units of the photos to train on."""
         rng = np.random.default_rng((self.options.seed, seed))
-        return UnitSampler(self.concepts, self.known, plan or self.options.size.units, rng)
+        plan = plan or self.options.size.units
+        odds = balanced(self.real) if self.real else None
+        return UnitSampler(self.concepts, self.known, plan, rng, self.real, odds)
 
     def held_out(self, count: int, seed: int, plan: UnitPlan | None = None) -> list[VirtualUnit]:
         """Virtual units of held-out photos whose phrases the vocabulary covers."""
-        concepts = build_concepts(self.features, self.known, False, self.options.size.fewest)
+        size = self.options.size
+        concepts = build_concepts(self.features, self.known, False, size.roles, size.fewest)
         rng = np.random.default_rng((self.options.seed, seed))
         sampler = UnitSampler(concepts, self.known, plan or self.options.size.units, rng)
         words = set(self.encoding.words)
@@ -246,7 +338,7 @@ class Run:
             hidden=size.hidden,
             attention=size.attention,
             projection=size.projection,
-            classes=head.weight.shape[0],
+            classes=head.weight.shape[0] if size.classes else 0,
             dropout=0.3,
             feature_dropout=0.15,
         )
@@ -302,16 +394,35 @@ class Run:
         joined.save(self.options.work / "features")
         say(f"features: {len(joined.role)} samples of {len(set(joined.image.tolist()))} photos")
 
+    def do_units(self) -> None:
+        """Find what excites units of trained networks among the photos to train on."""
+        if not self.options.size.units.real:
+            return
+        names, count = self.options.size.networks, max(1, self.options.workers)
+        with multiprocessing.get_context("spawn").Pool(count) as pool:
+            found = pool.map(_units_of, [(self.options, name) for name in names], chunksize=1)
+            layers = [layer for part in found for layer in part]
+            jobs = [(self.options, layers, (shard, count)) for shard in range(count)]
+            parts = pool.map(_unit_features_of, jobs, chunksize=1)
+        samples = UnitSamples(
+            FeatureSet.join([part[0] for part in parts]),
+            np.concatenate([part[1] for part in parts]),
+            tuple((layer.layer, layer.units) for layer in layers),
+        )
+        samples.save(self.options.work / "units")
+        say(f"units: {sum(len(u) for _, u in samples.layers)} units, {len(samples.keys)} samples")
+
     def do_captioner(self) -> None:
         """Train the captioner."""
         torch.manual_seed(self.options.seed)
         model, size = self.captioner(), self.options.size
-        say(f"captioner: {len(self.concepts)} concepts, {self.encoding.spec.size} tokens")
+        say(f"captioner: {len(self.concepts)} concepts, {len(self.real)} real units, "
+            f"{self.encoding.spec.size} tokens")  # fmt: skip
         train_captioner(
             model,
             self.features.features,
             self.sampler(1),
-            self.held_out(min(512, size.held_out), 2),
+            self.held_out(size.held_out, 2),
             self.encoding,
             size.captioner,
             self.options.work / "captioner.pt",
@@ -320,6 +431,8 @@ class Run:
 
     def do_refine(self) -> None:
         """Train the captioner on with more mixed units."""
+        if not self.options.size.refine.steps:
+            return
         torch.manual_seed(self.options.seed + 2)
         model, size, path = self.captioner(), self.options.size, self.options.work / "captioner.pt"
         model.load_state_dict(torch.load(path, weights_only=True))
@@ -327,7 +440,7 @@ class Run:
             model,
             self.features.features,
             self.sampler(5, self.mixed),
-            self.held_out(min(512, size.held_out), 6, self.mixed),
+            self.held_out(size.held_out, 6, self.mixed),
             self.encoding,
             size.refine,
             path,
@@ -349,36 +462,19 @@ class Run:
             say,
         )
 
-    def do_evaluate(self) -> None:
-        """Describe held-out units and write the figures."""
-        captioner, lm = self.trained()
-        units = self.held_out(self.options.size.held_out, 4)
-        scores, found = evaluation.evaluate(
-            captioner, lm, self.features.features, units, self.encoding
-        )
-        write_json(self.options.work / "scores.json", asdict(scores))
-        lines = [
-            f"{u.kind}\t{u.phrase}\t{' | '.join(f[:5])}" for u, f in zip(units, found, strict=True)
-        ]
-        (self.options.work / "examples.txt").write_text("\n".join(lines) + "\n", "utf-8")
-        say(f"evaluate: top-1 {scores.top1:.3f} (shuffled {scores.shuffled_top1:.3f}), "
-            f"top-5 {scores.top5:.3f}, cross-entropy {scores.cross_entropy:.3f}")  # fmt: skip
-
     def do_export(self) -> None:
         """Write the bundle."""
         captioner, lm = self.trained()
-        scores = evaluation.Scores(
-            **json.loads((self.options.work / "scores.json").read_text("utf-8"))
-        )
-        facts, search = self._facts(captioner, lm), evaluation.SearchPlan()
+        facts, figures = self._facts(captioner, lm), self.options.work / "quality.json"
+        measured = json.loads(figures.read_text("utf-8")) if figures.is_file() else {}
         info = onnx_export.BundleInfo(
             self.options.name,
             self.options.version,
             "research use; see MODEL_CARD.md",
-            model_card(facts, scores),
+            model_card(facts, measured),
             self.options.size.units.exemplars,
-            SearchDefaults(search.beam, search.length, search.weight, no_repeat=1),
-            {**facts, "scores": asdict(scores), "size": asdict(self.options.size)},
+            SEARCH,
+            {**facts, "size": _plain(self.options.size)},
         )
         encoder = onnx.load(self.options.work / bundle.ENCODER)
         made = onnx_export.write_bundle(
@@ -394,7 +490,8 @@ class Run:
             "name": self.options.name,
             "version": self.options.version,
             "seed": self.options.seed,
-            "beam": evaluation.SearchPlan().beam,
+            "real_units": len(self.real),
+            "steps": self.options.size.captioner.steps,
             "words": len(self.encoding.words),
             "regions": len(train),
             "photos": len({region.image for region in train}),
@@ -404,26 +501,61 @@ class Run:
         }
 
 
-def _features_of(job: tuple[Path, Path, FeaturePlan]) -> FeatureSet:
-    """Features of one shard of the photos, in a process of its own."""
-    data, encoder, plan = job
+def _plain(size: Size) -> dict[str, Any]:
+    """The dimensions as JSON can hold them."""
+    return {**asdict(size), "roles": sorted(size.roles)}
+
+
+def _session(path: Path, threads: int) -> Encode:
+    """The encoder's maps of frames, by ONNX Runtime."""
     try:
         import onnxruntime
     except ImportError as error:
         raise ExtraMissing("ONNX Runtime is not installed", hint="install `cpu`") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // plan.shards)
-    session = onnxruntime.InferenceSession(
-        str(encoder), options, providers=["CPUExecutionProvider"]
-    )
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def encode(images: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         maps: Sequence[NDArray[np.float32]] = session.run(None, {"images": images})
         return maps
 
-    quiet: Callable[[str], None] = say if plan.shard == 0 else lambda text: None
-    head = build_backbone().head
-    return collect_features(data, read_regions(data), encode, head, plan, quiet)
+    return encode
+
+
+def _quiet(text: str) -> None:
+    """Says nothing: of several processes one tells how far they are."""
+
+
+def _features_of(job: tuple[Path, Path, FeaturePlan]) -> FeatureSet:
+    """Features of one shard of the photos, in a process of its own."""
+    data, encoder, plan = job
+    encode = _session(encoder, max(1, (os.cpu_count() or 1) // plan.shards))
+    tell = say if plan.shard == 0 else _quiet
+    return collect_features(data, read_regions(data), encode, build_backbone().head, plan, tell)
+
+
+def _units_of(job: tuple[Options, str]) -> list[LayerUnits]:
+    """Exemplars of one network's units, in a process of its own."""
+    options, name = job
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
+    plan = replace(options.size.scan, seed=options.seed)
+    return find_exemplars(options.data, read_regions(options.data), name, plan, say)
+
+
+def _unit_features_of(
+    job: tuple[Options, Sequence[LayerUnits], tuple[int, int]],
+) -> tuple[FeatureSet, NDArray[np.int64]]:
+    """Features of the exemplars in one share of the photos, in a process of its own."""
+    options, layers, shard = job
+    encode = _session(options.work / bundle.ENCODER, max(1, (os.cpu_count() or 1) // shard[1]))
+    regions, head, tell = (
+        read_regions(options.data),
+        build_backbone().head,
+        say if shard[0] == 0 else _quiet,
+    )
+    assert head is not None
+    return unit_features(options.data, regions, layers, encode, head, shard, tell)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -438,6 +570,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     made.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default 0)")
     made.add_argument("--size", choices=sorted(SIZES), default="default", help="dimensions")
+    made.add_argument("--without", choices=sorted(WITHOUT), help="leave an idea out (ablation)")
     made.add_argument("--steps", type=int, help="captioner's steps, instead of the size's")
     made.add_argument("--workers", type=int, default=2, help="processes for features (default 2)")
     made.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default 2)")
@@ -453,6 +586,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages; returns the exit code."""
     given = parser().parse_args(arguments)
     size = SIZES[given.size]
+    if given.without:
+        size = WITHOUT[given.without](size)
     if given.steps:
         size = replace(size, captioner=replace(size.captioner, steps=given.steps))
     torch.set_num_threads(given.threads)

@@ -8,19 +8,30 @@ set, is not needed.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import ProbeError
-from milan_onnx.export import features as roles
 from milan_onnx.export import phrases, pixels
-from milan_onnx.export.features import FeatureSet
+from milan_onnx.export.features import (
+    BACKGROUND,
+    BLOB,
+    CLASS,
+    EDGE,
+    EXACT,
+    PIXELS,
+    UNIT,
+    FeatureSet,
+)
 from milan_onnx.regions import Names, NameTable, Region, mask_shape, region_mask
 
 Ints = NDArray[np.int64]
+ROLES = frozenset({EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE})
+"""Samples that virtual units are made of."""
 # A patch anywhere in such photos shows what the whole is labelled with.
 UNIFORM_SOURCES = frozenset({"dtd10", "grocery"})
 # Outlines that follow single things; of people and clothing they say little.
@@ -98,6 +109,13 @@ class VirtualUnit:
     """What it may be called without being wrong."""
 
 
+class DrawnUnit(Protocol):
+    """A real unit with a name."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> VirtualUnit:
+        """A training example with ``count`` of its exemplars."""
+
+
 @dataclass(frozen=True)
 class SampleNames:
     """What is known of each sample, in the order of a FeatureSet."""
@@ -145,18 +163,37 @@ def _names_of(
     features: FeatureSet, row: int, regions: Sequence[Region], owner: Region, table: NameTable
 ) -> Names:
     role, index = int(features.role[row]), int(features.region[row])
-    if role == roles.CLASS:
+    if role == CLASS:
         return table.of_class(int(features.name[row]))
-    if role == roles.EDGE:
+    if role == UNIT:
+        return _names_of_mask(features.name[row], index, regions, owner, table)
+    if role == EDGE:
         return Names()
-    if role == roles.BACKGROUND:
+    if role == BACKGROUND:
         return Names((phrases.BACKGROUND,))
     if index < 0:
         return Names()
     region = regions[index]
-    if role == roles.BLOB and region.kind == "whole" and owner.source not in UNIFORM_SOURCES:
+    if role == BLOB and region.kind == "whole" and owner.source not in UNIFORM_SOURCES:
         return Names()
     return table.of_label(region.label)
+
+
+def _names_of_mask(
+    name: str, index: int, regions: Sequence[Region], owner: Region, table: NameTable
+) -> Names:
+    """Names of a unit's mask: of its region and of the class that the backbone sees there."""
+    if name == phrases.BACKGROUND:
+        return Names((phrases.BACKGROUND,))
+    there = table.of_class(int(name)) if name else Names()
+    if index < 0:
+        return there
+    loose = regions[index].kind == "whole" and owner.source not in UNIFORM_SOURCES
+    if loose and not name:
+        return Names()
+    label = table.of_label(regions[index].label)
+    own = tuple(dict.fromkeys((*label.own, *there.own)))
+    return Names(own, tuple(dict.fromkeys((*label.general, *there.general))))
 
 
 def _shapes(features: FeatureSet, regions: Sequence[Region]) -> dict[int, str]:
@@ -176,7 +213,7 @@ def _colour_of(
     index = int(features.region[row])
     if index >= 0 and regions[index].label.startswith(phrases.COLOUR_LABEL):
         return regions[index].label.removeprefix(phrases.COLOUR_LABEL)
-    if int(features.role[row]) == roles.EDGE:
+    if int(features.role[row]) == EDGE:
         return ""
     black, white = (float(share[pixels.COLOURS.index(c)]) for c in ("black", "white"))
     if min(black, white) > 0.25 and black + white > 0.7:
@@ -189,7 +226,7 @@ def _look_of(
     features: FeatureSet, row: int, share: NDArray[np.float32], shapes: Mapping[int, str]
 ) -> str:
     name = features.name[row]
-    if features.role[row] == roles.EDGE:
+    if features.role[row] == EDGE:
         round_ = shapes.get(int(features.region[row])) == "round"
         return "round outline" if round_ else "outline"
     if name in phrases.EDGE_PHRASES or name in phrases.LIGHT_PHRASES:
@@ -206,12 +243,16 @@ def _look_of(
 
 
 def build_concepts(
-    features: FeatureSet, known: SampleNames, train: bool, fewest: int = 3
+    features: FeatureSet,
+    known: SampleNames,
+    train: bool,
+    roles: Collection[int] = ROLES,
+    fewest: int = 3,
 ) -> list[Concept]:
-    """All concepts that at least ``fewest`` photos of the split show."""
+    """All concepts that at least ``fewest`` photos of the split show, in samples of ``roles``."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in np.flatnonzero(known.train == train):
-        for key in _concepts_of(features, known, int(row)):
+    for row in np.flatnonzero((known.train == train) & np.isin(features.role, [*roles])):
+        for key in concepts_of(features, known, int(row)):
             groups[key].append(int(row))
     concepts = []
     for (kind, text), rows in sorted(groups.items()):
@@ -221,7 +262,8 @@ def build_concepts(
     return concepts
 
 
-def _concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable[tuple[str, str]]:
+def concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable[tuple[str, str]]:
+    """Kind and text of every concept that a sample shows."""
     names, colour, look = known.names[row], known.colour[row], known.look[row]
     if names.own == (phrases.BACKGROUND,):
         yield "background", phrases.BACKGROUND
@@ -238,7 +280,7 @@ def _concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable
         yield "colour", f"{colour} {'objects' if objects else 'areas'}"
     if look:
         yield "pixels", look
-    if known.shape[row] and features.role[row] in (roles.EXACT, roles.BLOB):
+    if known.shape[row] and features.role[row] in (EXACT, BLOB):
         yield "shape", known.shape[row]
 
 
@@ -259,10 +301,11 @@ def _concept(
         ]
     )
     size = min(photos, 60) ** 0.5
-    return Concept(kind, _wording(kind, text), np.array(rows), weights / weights.sum(), float(size))
+    return Concept(kind, wording(kind, text), np.array(rows), weights / weights.sum(), float(size))
 
 
-def _wording(kind: str, text: str) -> tuple[str, ...]:
+def wording(kind: str, text: str) -> tuple[str, ...]:
+    """Ways to say a concept."""
     if kind == "pixels":
         looks: Mapping[str, tuple[str, ...]] = {
             **phrases.EDGE_PHRASES,
@@ -295,6 +338,9 @@ class UnitPlan:
     mix: Mix = Mix()
     """Kinds of concepts."""
 
+    real: float = 0.25
+    """Share of real units, where there are any."""
+
 
 class UnitSampler:
     """Draws virtual units."""
@@ -305,7 +351,11 @@ class UnitSampler:
         known: SampleNames,
         plan: UnitPlan,
         rng: np.random.Generator,
+        real: Sequence[DrawnUnit] = (),
+        odds: NDArray[np.float64] | None = None,
     ) -> None:
+        """``real`` units are drawn with ``odds`` (units,), for ``plan.real`` of the examples."""
+        self.real, self.real_odds = real, odds
         if not concepts:
             raise ProbeError("the data show no concept often enough to make virtual units")
         self.known, self.plan, self.rng = known, plan, rng
@@ -323,6 +373,8 @@ class UnitSampler:
 
     def draw(self) -> VirtualUnit:
         """One unit."""
+        if self.real and self.rng.random() < self.plan.real:
+            return self._real()
         kind = str(self.rng.choice(self.kinds, p=self.shares))
         pair = self._two_concepts() if kind == "pair" else None
         if pair is not None:
@@ -336,12 +388,18 @@ class UnitSampler:
 
     def phrase(self) -> str:
         """The phrase of a unit, without its regions: text for the language model."""
+        if self.real and self.rng.random() < self.plan.real:
+            return self._real().phrase
         kind = str(self.rng.choice(self.kinds, p=self.shares))
         pair = self._two_concepts() if kind == "pair" else None
         if pair is not None:
             return f"{pair[0].wording[0]} and {pair[1].wording[0]}"
         concept = self._concept("name" if kind == "pair" else kind)
         return str(self.rng.choice(concept.wording))
+
+    def _real(self) -> VirtualUnit:
+        chosen = int(self.rng.choice(len(self.real), p=self.real_odds))
+        return self.real[chosen].draw(self.plan.exemplars, self.rng)
 
     def _concept(self, kind: str) -> Concept:
         group = self.by_kind[kind]

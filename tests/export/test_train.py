@@ -14,9 +14,7 @@ tokenizers = pytest.importorskip("tokenizers")
 from milan_onnx import bundle as contract  # noqa: E402
 from milan_onnx.bundle import Bundle, load_bundle  # noqa: E402
 from milan_onnx.export import train  # noqa: E402
-from milan_onnx.export.evaluate import SearchPlan, beam_search, describe, lm_scores  # noqa: E402
 from milan_onnx.export.onnx_export import make_tokenizer, vocabulary_spec  # noqa: E402
-from milan_onnx.export.training import gather  # noqa: E402
 from tests.export.toy_data import write_toy_data  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -75,7 +73,7 @@ def check_contract(bundle: Bundle) -> None:
 def test_training_leaves_a_bundle_by_the_contract(trained: tuple[train.Run, Bundle]) -> None:
     check_contract(trained[1])
     card = trained[1].file(contract.MODEL_CARD).read_text("utf-8")
-    assert "first description right" in card
+    assert "Not measured yet" in card
     assert "non-commercial" in card
 
 
@@ -109,29 +107,6 @@ def test_best_weights_are_those_of_the_checkpoint(trained: tuple[train.Run, Bund
         _, expected_h, expected_c = captioner.begin(torch.from_numpy(features))
     np.testing.assert_allclose(h, expected_h.numpy(), atol=1e-4)
     np.testing.assert_allclose(c, expected_c.numpy(), atol=1e-4)
-
-
-def test_search_of_the_evaluation(trained: tuple[train.Run, Bundle]) -> None:
-    """Beams come in order, end at stop, and their scores are those of forced decoding."""
-    run, _ = trained
-    captioner, lm = run.trained()
-    units = run.held_out(3, 9)
-    batch, plan = gather(run.features.features, units), SearchPlan(beam=4, length=6)
-    tokens, scores = beam_search(captioner, batch, run.encoding, plan)
-    assert (scores.diff(dim=1) <= 0).all()
-    start = torch.full((12, 1), run.encoding.spec.start)
-    flat = tokens.flatten(0, 1)
-    with torch.no_grad():
-        forced, _ = captioner(
-            batch.repeat_interleave(4, 0), torch.cat([start, flat[:, :-1]], dim=1)
-        )
-    ended = (flat == run.encoding.spec.stop).long().cumsum(1)
-    inside = (ended == 0) | ((ended == 1) & (flat == run.encoding.spec.stop))
-    total = (forced.gather(2, flat.unsqueeze(2)).squeeze(2) * inside).sum(1)
-    torch.testing.assert_close(total.view(3, 4), scores, atol=1e-4, rtol=1e-4)
-    assert lm_scores(lm, flat, run.encoding).shape == (12,)
-    found = describe(captioner, lm, batch, run.encoding, plan)
-    assert [len(ranked) for ranked in found] == [4, 4, 4]
 
 
 def test_missing_data_end_with_their_code(

