@@ -1,13 +1,14 @@
 # make demo    see it work: own .venv without torch, labels on the built-in images
 # make test    all tests: own .venv-dev, torch included (parity is tested against PyTorch)
 # make check   ruff and mypy
-# make bundle  train the default bundle again from DATA
+# make bundle  train the default bundle again from DATA (hours), measure it, write its card
 PYTHON ?= python3.11
 # On Linux this is several gigabytes of CUDA from PyPI; with a CPU index of PyTorch it is 200 MB.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 DATA ?= ../shared/data
 WORK ?= training
 SEED ?= 0
+VERSION ?= 3
 
 .PHONY: demo test check format bundle clean
 
@@ -28,7 +29,10 @@ format: .venv-dev/.installed
 
 bundle: .venv-dev/.installed
 	.venv-dev/bin/python -m milan_onnx.export.train --data $(DATA) --work $(WORK) \
-	    --out milan_onnx/models/default --seed $(SEED)
+	    --out milan_onnx/models/default --seed $(SEED) --version $(VERSION)
+	.venv-dev/bin/python benchmarks/quality.py --data $(DATA) --work $(WORK)
+	.venv-dev/bin/python -m milan_onnx.export.train --data $(DATA) --work $(WORK) \
+	    --out milan_onnx/models/default --seed $(SEED) --version $(VERSION) --stages export
 
 .venv/.installed: pyproject.toml $(shell find milan_onnx -type f -not -name '*.pyc' 2>/dev/null)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv

@@ -132,7 +132,7 @@ def _fewer(batch: Tensor, rng: np.random.Generator, plan: LoopPlan) -> Tensor:
     count = batch.shape[1]
     if count < 6 or rng.random() >= plan.fewer_exemplars:
         return batch
-    chosen = rng.permutation(count)[: int(rng.integers(count // 5, 2 * count // 3 + 1))]
+    chosen = rng.permutation(count)[: int(rng.integers(1, 2 * count // 3 + 1))]
     return batch[:, torch.from_numpy(chosen)]
 
 
