@@ -29,7 +29,7 @@ def write_run_report(
     Raises RunError when the photos are not those of the run, ProbeError when they cannot be read.
     """
     try:
-        probe = _probe(run, images)
+        probe = run_probe(run, images)
         shown = _report_run(run, probe)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -44,7 +44,8 @@ def write_run_report(
     return size
 
 
-def _probe(run: Run, images: Path | None) -> ProbeSet:
+def run_probe(run: Run, images: Path | None) -> ProbeSet:
+    """The photos of a run. Raises RunError where they have moved or are others."""
     options, source = run.manifest["options"], run.manifest["environment"]["images"]
     synthetic = source.startswith("synthetic:") and images is None
     place = None if synthetic else (images or Path(source))
@@ -72,7 +73,7 @@ def _probe(run: Run, images: Path | None) -> ProbeSet:
 def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
     names = _display_names(run)
     layers = {names[layer.layer]: layer for layer in run.layers}
-    geometry = _geometry(run)
+    geometry = run_geometry(run)
 
     def mask(layer: str, unit: int, rank: int, size: int) -> NDArray[np.bool_]:
         store = layers[layer]
@@ -109,7 +110,8 @@ def _display_names(run: Run) -> dict[str, str]:
     }
 
 
-def _geometry(run: Run) -> Geometry:
+def run_geometry(run: Run) -> Geometry:
+    """How a run's photos become frames. Raises ValueError or KeyError for a damaged manifest."""
     value = run.manifest["preprocessing"]["geometry"]
     if value["interpolation"] not in get_args(Interpolation):
         raise ValueError(f"unknown interpolation {value['interpolation']!r}")

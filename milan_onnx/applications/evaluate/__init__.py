@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from milan_onnx.applications.evaluate.bundles import VirtualOptions, evaluate_virtual
 from milan_onnx.applications.evaluate.result import Evaluation
+from milan_onnx.applications.evaluate.runs import RunOptions, evaluate_run
 
-__all__ = ["Evaluation", "VirtualOptions", "evaluate_virtual"]
+__all__ = ["Evaluation", "RunOptions", "VirtualOptions", "evaluate_run", "evaluate_virtual"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from milan_onnx.applications.evaluate import baselines
 from milan_onnx.applications.evaluate.answers import Descriptions, Values
-from milan_onnx.applications.evaluate.captions import search, virtual_features
+from milan_onnx.applications.evaluate.captions import search
 from milan_onnx.applications.evaluate.intervals import RESAMPLES
-from milan_onnx.applications.evaluate.judging import COLUMNS, Judge, judge
+from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
 from milan_onnx.applications.evaluate.result import Evaluation
 from milan_onnx.applications.evaluate.similarity import choose_similarity
 from milan_onnx.applications.evaluate.virtual import (
@@ -21,6 +21,7 @@ from milan_onnx.applications.evaluate.virtual import (
     VirtualUnit,
     draw_units,
     make_pool,
+    virtual_features,
 )
 from milan_onnx.bundle import Bundle, load_bundle
 from milan_onnx.choice import Choice
@@ -108,7 +109,7 @@ def evaluate_virtual(
     )
     rows, differences = judge(judging, searched)
     return Evaluation(
-        columns={c: text for c, text in COLUMNS.items() if c in rows[0].figures},
+        columns=columns_of(rows),
         rows=rows,
         differences=differences,
         groups=_groups(units, judging.values(searched["ours"])),

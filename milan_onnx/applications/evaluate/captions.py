@@ -1,98 +1,70 @@
-"""Descriptions of units: photos through the encoder, pooled under masks, searched."""
+"""Descriptions of units: frames through the encoder, pooled under masks, searched."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.evaluate.answers import TOP
-from milan_onnx.applications.evaluate.virtual import Pool, VirtualUnit, exemplar_mask
 from milan_onnx.bundle import SearchDefaults
-from milan_onnx.errors import ProbeError
-from milan_onnx.probe import Unusable, decode
 from milan_onnx.progress import Reporter
-from milan_onnx.regions import Region, centre_view, cut_image
 from milan_onnx.runtime import Describer, Encoder, in_order
 
 Floats = NDArray[np.float32]
+Frame = NDArray[np.uint8]
 Use = tuple[int, int]
 """(unit, rank) that a photo is an exemplar of."""
+Masks = Callable[[Sequence[Use]], NDArray[np.bool_]]
+"""Masks (n, S, S) of exemplars."""
+P = TypeVar("P", str, int)
 
 BATCH = 8
 MASKS = 64
 """Masks made at once: 3 MB at 224x224."""
 
 
-def virtual_features(
-    data: Path,
-    pool: Pool,
-    units: Sequence[VirtualUnit],
+def encode(
+    frames: Iterable[tuple[P, Frame]],
+    uses: Mapping[P, Sequence[Use]],
+    masks: Masks,
+    exemplars: Sequence[int],
     encoder: Encoder,
     workers: int,
     say: Reporter,
 ) -> list[Floats]:
-    """Features float32 (K, F) of each unit; every photo is decoded and encoded once.
+    """Features float32 (K, F) of each unit; every frame is encoded once.
 
-    Raises ProbeError naming a photo that cannot be read or has another size than its regions say.
+    ``frames``: those that ``uses`` names, with uint8 (S, S, 3). ``exemplars``: K of each unit.
     """
-    uses: dict[str, list[Use]] = defaultdict(list)
-    for unit, drawn in enumerate(units):
-        for rank, place in enumerate(drawn.regions):
-            uses[pool.shown[place].region.image].append((unit, rank))
-    first = {item.region.image: item.region for item in reversed(pool.shown)}
-    photos = sorted(uses)
-    features = [np.zeros((len(u.regions), encoder.spec.features), np.float32) for u in units]
+    features = [np.zeros((k, encoder.spec.features), np.float32) for k in exemplars]
 
-    def encode(batch: Sequence[str]) -> list[Floats]:
-        frames = [_frame(data, first[photo], encoder.image_size) for photo in batch]
-        maps = encoder.maps(np.stack(frames))
-        return [_pooled(encoder, maps, i, pool, units, uses[p]) for i, p in enumerate(batch)]
+    def work(batch: Sequence[tuple[P, Frame]]) -> list[Floats]:
+        maps = encoder.maps(np.stack([frame for _, frame in batch]))
+        pooled = []
+        for image, (photo, _) in enumerate(batch):
+            own = uses[photo]
+            parts = [own[start : start + MASKS] for start in range(0, len(own), MASKS)]
+            pooled.append(np.concatenate([encoder.pool(maps, image, masks(p)) for p in parts]))
+        return pooled
 
-    with say.stage("encode", len(photos), "photos") as meter:
-        batches = (photos[start : start + BATCH] for start in range(0, len(photos), BATCH))
-        for batch, pooled in in_order(encode, batches, workers):
-            for photo, vectors in zip(batch, pooled, strict=True):
+    with say.stage("encode", len(uses), "photos") as meter:
+        for batch, pooled in in_order(work, _batches(frames), workers):
+            for (photo, _), vectors in zip(batch, pooled, strict=True):
                 for (unit, rank), vector in zip(uses[photo], vectors, strict=True):
                     features[unit][rank] = vector
             meter(len(batch))
     return features
 
 
-def _frame(data: Path, region: Region, size: int) -> NDArray[np.uint8]:
-    path = data / region.image
-    try:
-        photo = decode(path.read_bytes()).image
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ProbeError(f"cannot read {path}: {reason}", hint="copy the folder again") from error
-    except Unusable as error:
-        raise ProbeError(f"{path} cannot be used: {error}", hint="copy the folder again") from error
-    if photo.size != (region.width, region.height):
-        raise ProbeError(
-            f"{path} has {photo.width}x{photo.height} pixels, its regions are of "
-            f"{region.width}x{region.height}",
-            hint="copy the folder again",
-        )
-    return cut_image(photo, centre_view(*photo.size), size)
-
-
-def _pooled(
-    encoder: Encoder,
-    maps: list[Floats],
-    image: int,
-    pool: Pool,
-    units: Sequence[VirtualUnit],
-    uses: Sequence[Use],
-) -> Floats:
-    parts = []
-    for start in range(0, len(uses), MASKS):
-        masks = [exemplar_mask(pool, units[u], rank) for u, rank in uses[start : start + MASKS]]
-        parts.append(encoder.pool(maps, image, np.stack(masks)))
-    return np.concatenate(parts)
+def _batches(items: Iterable[tuple[P, Frame]]) -> Iterator[list[tuple[P, Frame]]]:
+    source = iter(items)
+    while batch := list(islice(source, BATCH)):
+        yield batch
 
 
 def search(

@@ -29,6 +29,7 @@ COLUMNS = {
     "distinct": "distinct/unit",
     "vocabulary": "vocabulary used",
 }
+ORDER = ("ours", "no PMI", "greedy", "shuffled", "constant", "NetDissect")
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,27 @@ class Judge:
 
 
 def judge(
-    judge: Judge, searched: Mapping[str, Descriptions]
+    judge: Judge, found: Mapping[str, Descriptions]
 ) -> tuple[tuple[Row, ...], dict[str, dict[str, Figure]]]:
-    """Rows of what was searched (``ours`` first) and of the baselines that need no search, and the
-    paired differences between ours and each of them."""
-    ours = searched["ours"]
-    said: dict[str, Descriptions] = {**searched, "constant": baselines.constant(ours)}
+    """Rows of descriptions that were found (``ours`` first) and of the baselines that follow from
+    ours, and the paired differences between ours and each of the others."""
+    ours = found["ours"]
+    said: dict[str, Descriptions] = {**found, "constant": baselines.constant(ours)}
     values = {name: judge.values(texts) for name, texts in said.items()}
     values = {**values, "shuffled": judge.shuffled(ours)}
     bootstrap = judge.bootstrap()
-    rows = []
-    for name, columns in values.items():
-        figures = {column: bootstrap.mean(v) for column, v in columns.items()}
-        if name in said and name != "constant":
-            wide = variety(said[name], judge.words)
-            figures |= {column: Figure(value) for column, value in wide.items()}
-        rows.append(Row(name, figures))
+    rows: list[Row] = []
+    for name in (*ORDER, *values):
+        if name in values and name not in [row.name for row in rows]:
+            wide = variety(said[name], judge.words) if name in found else {}
+            figures = {column: bootstrap.mean(v) for column, v in values[name].items()}
+            rows.append(Row(name, figures | {c: Figure(value) for c, value in wide.items()}))
     return tuple(rows), _differences(bootstrap, values)
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, str]:
+    """The columns that some row has, with their titles."""
+    return {c: text for c, text in COLUMNS.items() if any(c in row.figures for row in rows)}
 
 
 def _differences(

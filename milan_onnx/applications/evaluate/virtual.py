@@ -17,21 +17,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.evaluate.answers import Answer
+from milan_onnx.applications.evaluate.captions import Floats, Use, encode
+from milan_onnx.errors import ProbeError
+from milan_onnx.probe import Unusable, decode
+from milan_onnx.progress import Reporter
 from milan_onnx.regions import (
     SMALLEST,
     NameTable,
     Region,
     blob_of,
     centre_view,
+    cut_image,
     cut_mask,
     random_blob,
     region_mask,
 )
+from milan_onnx.runtime import Encoder
 
 Mask = NDArray[np.bool_]
 
@@ -216,6 +223,51 @@ def names_of(label: str, table: NameTable) -> tuple[str, ...]:
         colour = label.removeprefix(COLOUR_LABEL)
         return label, f"{colour} areas", f"{colour} objects"
     return tuple(dict.fromkeys([*table.of_label(label).own, label]))
+
+
+def virtual_features(
+    data: Path,
+    pool: Pool,
+    units: Sequence[VirtualUnit],
+    encoder: Encoder,
+    workers: int,
+    say: Reporter,
+) -> list[Floats]:
+    """Features float32 (K, F) of each unit.
+
+    Raises ProbeError naming a photo that cannot be read or has another size than its regions say.
+    """
+    uses: dict[str, list[Use]] = defaultdict(list)
+    for unit, drawn in enumerate(units):
+        for rank, place in enumerate(drawn.regions):
+            uses[pool.shown[place].region.image].append((unit, rank))
+    first = {item.region.image: item.region for item in reversed(pool.shown)}
+    frames = ((photo, _frame(data, first[photo], pool.size)) for photo in sorted(uses))
+
+    def masks(some: Sequence[Use]) -> Mask:
+        return np.stack([exemplar_mask(pool, units[unit], rank) for unit, rank in some])
+
+    exemplars = [len(unit.regions) for unit in units]
+    return encode(frames, uses, masks, exemplars, encoder, workers, say)
+
+
+def _frame(data: Path, region: Region, size: int) -> NDArray[np.uint8]:
+    """The centre square of a photo (size, size, 3)."""
+    path = data / region.image
+    try:
+        photo = decode(path.read_bytes()).image
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ProbeError(f"cannot read {path}: {reason}", hint="copy the folder again") from error
+    except Unusable as error:
+        raise ProbeError(f"{path} cannot be used: {error}", hint="copy the folder again") from error
+    if photo.size != (region.width, region.height):
+        raise ProbeError(
+            f"{path} has {photo.width}x{photo.height} pixels, its regions are of "
+            f"{region.width}x{region.height}",
+            hint="copy the folder again",
+        )
+    return cut_image(photo, centre_view(*photo.size), size)
 
 
 def exemplar_mask(pool: Pool, unit: VirtualUnit, rank: int) -> Mask:

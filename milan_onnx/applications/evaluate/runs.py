@@ -1,0 +1,393 @@
+"""``evaluate RUN --truth FILE``: judge the labels of a run against what its units are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.applications.evaluate import baselines
+from milan_onnx.applications.evaluate.answers import TOP, Answer, Descriptions
+from milan_onnx.applications.evaluate.captions import Floats, Use, encode, search
+from milan_onnx.applications.evaluate.hypernyms import hypernyms_of
+from milan_onnx.applications.evaluate.intervals import RESAMPLES
+from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
+from milan_onnx.applications.evaluate.netdissect import LabelledPhotos, dissect
+from milan_onnx.applications.evaluate.result import Evaluation, Row
+from milan_onnx.applications.evaluate.similarity import choose_similarity
+from milan_onnx.applications.evaluate.truth import Kind, Place, Truth, read_truth
+from milan_onnx.bundle import MANIFEST, Bundle, SearchDefaults, load_bundle
+from milan_onnx.errors import BundleError, RunError, UsageError
+from milan_onnx.exemplars import LayerExemplars, exemplar_masks
+from milan_onnx.files import sha256_file
+from milan_onnx.labels import UnitLabel
+from milan_onnx.probe import frames
+from milan_onnx.progress import Reporter, Silent
+from milan_onnx.regions import REGIONS, NameTable, read_regions
+from milan_onnx.reporting import run_geometry, run_probe
+from milan_onnx.run import Run, load_run
+from milan_onnx.runtime import Describer, choose_device, choose_threads
+
+ABSTAINED = "abstained"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is judged."""
+
+    kind: Kind | None = None
+    """What the truth file is; None: found out."""
+
+    layers: tuple[str, ...] = ()
+    """Layers to judge, by tensor, node or module; none: all that the truth is about."""
+
+    images: Path | None = None
+    """The run's photos, where they have moved."""
+
+    bundle: Path | None = None
+    """The run's captioner, where it has moved."""
+
+    regions: Path | None = None
+    """Folder of labelled photos that holds the run's photos: adds NetDissect's labels."""
+
+    skip_bad: bool = False
+    """Go on without what is wrong in the truth file."""
+
+    seed: int = 0
+    """Seed of shuffling and bootstrap."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    threads: int | None = None
+    """Batches in flight; None: the processors this process may use. Changes no result."""
+
+    similarity: bool | None = None
+    """Sentence similarity: True demands it, None takes it where it is installed."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A run with its truth, before it is judged."""
+
+    run: Run
+    truth: Truth
+    labels: tuple[UnitLabel, ...]
+    """Of the units with a truth."""
+    options: RunOptions
+    say: Reporter
+
+
+def evaluate_run(
+    run: Run | str | Path,
+    truth: str | Path,
+    *,
+    options: RunOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Judge the labels of a run against a truth file (its forms: docs/evaluate.md).
+
+    What needs the exemplars' photos again (no PMI, greedy) is left out, and that is said, where
+    photos or captioner are no longer there. Raises the errors of `milan_onnx.errors`: BadInput
+    naming every bad line of the truth, RunError for a damaged run or other photos than its own.
+    """
+    options, say = options or RunOptions(), reporter or Silent()
+    if options.seed < 0:
+        raise UsageError("the value of --seed is out of range", hint="see --help")
+    run = run if isinstance(run, Run) else load_run(run)
+    _check_manifest(run)
+    similarity = choose_similarity(options.similarity, say)
+    places = _places(run)
+    chosen = _choose(places, options.layers)
+    truth_path = Path(truth)
+    known = read_truth(
+        truth_path,
+        places,
+        classes_of=chosen,  # the others name their layers
+        kind=options.kind,
+        skip_bad=options.skip_bad,
+        say=say,
+    )
+    tensors = {place.tensor for place in chosen}
+    keys = {key for key in known.phrases if key[0] in tensors}
+    labels = tuple(label for label in run.labels if (label.layer, label.unit) in keys)
+    if not labels:
+        raise UsageError(
+            f"{truth_path} says nothing of the layers asked for", hint="give another --layer"
+        )
+    case = _Case(run, known, labels, options, say)
+    found, words, left_out = _descriptions(case)
+    hypernyms = hypernyms_of(NameTable.read())
+    answers = [known.answer((label.layer, label.unit), hypernyms) for label in labels]
+    clusters = [f"{label.layer} {label.unit}" for label in labels]
+    judging = Judge(answers, clusters, words, similarity, options.seed)
+    rows, differences = judge(judging, found)
+    rows = (*rows, *_not_abstained(judging, found["ours"], labels))
+    return Evaluation(
+        columns=columns_of(rows),
+        rows=rows,
+        differences=differences,
+        groups={},
+        settings=_settings(case, truth_path),
+        counts=_counts(case, chosen, len(keys)),
+        notes=_notes(case, chosen, left_out),
+        units=[
+            _unit_facts(label, a, found, i)
+            for i, (label, a) in enumerate(zip(labels, answers, strict=True))
+        ],
+    )
+
+
+def _check_manifest(run: Run) -> None:
+    """Raise RunError where the manifest lacks what is read of it."""
+    manifest = run.manifest
+    try:
+        run_geometry(run)
+        Path(manifest["environment"]["bundle_path"])
+        _search_settings(run)
+        facts = [layer["tensor"] for layer in manifest["layers"]]
+        facts += [manifest["bundle"]["sha256"], manifest["probe"]["sha256"]]
+        dict(manifest["model"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the manifest of the run {run.path or ''} is damaged "
+            f"({type(error).__name__}: {error})",
+            hint="describe again, or restore it from a backup",
+        ) from error
+
+
+def _places(run: Run) -> list[Place]:
+    """The layers of a run, and what they may be called."""
+    facts: dict[str, tuple[str, ...]] = {}
+    for layer in run.manifest.get("layers", ()):
+        names = (layer.get(key) for key in ("tensor", "node", "module"))
+        facts[layer["tensor"]] = tuple(dict.fromkeys(str(name) for name in names if name))
+    return [Place(x.layer, facts.get(x.layer, (x.layer,)), x.units) for x in run.layers]
+
+
+def _choose(places: Sequence[Place], layers: Sequence[str]) -> list[Place]:
+    if not layers:
+        return list(places)
+    chosen = []
+    for name in layers:
+        found = [place for place in places if name in place.names]
+        if len(found) != 1:
+            known = ", ".join(place.tensor for place in places)
+            what = "no layer" if not found else "several layers called"
+            raise UsageError(f"the run has {what} {name}", hint=f"its layers are {known}")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _descriptions(case: _Case) -> tuple[dict[str, Descriptions], int, list[str]]:
+    """Ours and the baselines' descriptions, the bundle's words, and what had to be left out."""
+    ours = [
+        [c.description for c in label.candidates[:TOP]] or [label.description or ""]
+        for label in case.labels
+    ]
+    found: dict[str, Descriptions] = {"ours": [[t for t in texts if t] for texts in ours]}
+    left_out = []
+    words = 0
+    try:
+        bundle = _bundle(case)
+        device = choose_device(case.options.device)
+        threads = choose_threads(case.options.threads)
+        describer = Describer(bundle, device.value, threads.value)
+        words = describer.words
+        workers = threads.value if device.value.name == "cpu" else 1
+        features = _features(case, describer, workers)
+        settings = _search_settings(case.run)
+        rows = [name for name in baselines.searches(settings) if name != "ours"]
+        with case.say.stage("describe", len(rows) * len(features), "searches") as meter:
+            for name in rows:
+                option = baselines.searches(settings)[name]
+                found[name] = _back(case, search(describer, features, option, meter))
+    except (RunError, BundleError) as error:
+        if case.options.images is not None or case.options.bundle is not None:
+            raise
+        left_out.append(f"the rows no PMI and greedy are left out: {error}")
+    if case.options.regions is not None:
+        found["NetDissect"] = _dissected(case, case.options.regions)
+    return found, words, left_out
+
+
+def _described(case: _Case) -> list[int]:
+    """The judged units that have a description: the others have nothing to describe."""
+    return [i for i, label in enumerate(case.labels) if label.description is not None]
+
+
+def _back(case: _Case, texts: Sequence[list[str]]) -> list[list[str]]:
+    """Descriptions of the described units as those of all judged units."""
+    whole: list[list[str]] = [[] for _ in case.labels]
+    for index, found in zip(_described(case), texts, strict=True):
+        whole[index] = found
+    return whole
+
+
+def _bundle(case: _Case) -> Bundle:
+    """The captioner that made the run. Raises BundleError where it is gone or another one."""
+    wanted = case.run.manifest["bundle"]["sha256"]
+    recorded = Path(case.run.manifest["environment"]["bundle_path"])
+    given = case.options.bundle
+    for place in [given] if given else [recorded, None]:
+        if place is not None and place is not given and not (place / MANIFEST).is_file():
+            continue
+        bundle = load_bundle(place)
+        if bundle.sha256 == wanted:
+            return bundle
+        if given:
+            raise BundleError(
+                f"{given} is not the captioner of this run ({wanted[:12]})",
+                hint="give the one it was made with",
+            )
+    raise BundleError(
+        f"the captioner of this run ({wanted[:12]}) is not at {recorded}",
+        hint="say where it is with --bundle",
+    )
+
+
+def _search_settings(run: Run) -> SearchDefaults:
+    value = dict(run.manifest["search"])
+    try:
+        return SearchDefaults(**(value | {"forbid": tuple(value["forbid"])}))
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"the manifest of the run has other search settings ({error})",
+            hint="use the milan-onnx that wrote it",
+        ) from error
+
+
+def _features(case: _Case, describer: Describer, workers: int) -> list[Floats]:
+    """Features float32 (K, F) of each described unit, from the run's photos."""
+    encoder = describer.encoder()
+    size = encoder.image_size
+    probe, view = run_probe(case.run, case.options.images), run_geometry(case.run)
+    layers = {layer.layer: layer for layer in case.run.layers}
+    units = [case.labels[index] for index in _described(case)]
+    uses: dict[int, list[Use]] = defaultdict(list)
+    for place, label in enumerate(units):
+        for rank, image in enumerate(layers[label.layer].ids[label.unit].tolist()):
+            uses[image].append((place, rank))
+
+    def masks(some: Sequence[Use]) -> NDArray[np.bool_]:
+        found = [_mask(layers[units[u].layer], units[u].unit, rank, size) for u, rank in some]
+        return np.stack(found)
+
+    exemplars = [layers[label.layer].ids.shape[1] for label in units]
+    photos = frames(probe, sorted(uses), view.scaled(size, size), workers=workers)
+    return encode(photos, uses, masks, exemplars, encoder, workers, case.say)
+
+
+def _mask(layer: LayerExemplars, unit: int, rank: int, size: int) -> NDArray[np.bool_]:
+    level = layer.thresholds[unit : unit + 1]
+    masks = exemplar_masks(np.asarray(layer.maps[unit, rank])[None], level, size, size)
+    return np.asarray(masks[0], dtype=np.bool_)
+
+
+def _dissected(case: _Case, folder: Path) -> list[list[str]]:
+    """NetDissect's labels. Raises RunError where no exemplar's photo is labelled."""
+    photos = LabelledPhotos(read_regions(folder), NameTable.read(), run_geometry(case.run))
+    layers = {layer.layer: layer for layer in case.run.layers}
+    names = [[exemplar.name for exemplar in label.exemplars] for label in case.labels]
+    if not any(photos.find(name) for unit in names for name in unit):
+        raise RunError(
+            f"{folder / REGIONS} labels none of the run's photos",
+            hint="give the folder whose images/ the run was made of",
+        )
+    found = []
+    with case.say.stage("dissect", len(names), "units") as meter:
+        for label, own in zip(case.labels, names, strict=True):
+            found.append(dissect(layers[label.layer], label.unit, own, photos))
+            meter(1)
+    return found
+
+
+def _not_abstained(
+    judging: Judge, ours: Descriptions, labels: Sequence[UnitLabel]
+) -> tuple[Row, ...]:
+    """Our figures over the units that were not abstained from, where some were."""
+    kept = [i for i, label in enumerate(labels) if ABSTAINED not in label.flags]
+    if len(kept) in (0, len(labels)):
+        return ()
+    part = Judge(
+        [judging.answers[i] for i in kept],
+        [judging.clusters[i] for i in kept],
+        judging.words,
+        judging.similarity,
+        judging.seed,
+    )
+    rows, _ = judge(part, {"ours": [ours[i] for i in kept]})
+    return (Row(f"ours, {len(kept)} not abstained", rows[0].figures),)
+
+
+def _settings(case: _Case, truth: Path) -> dict[str, Any]:
+    manifest = case.run.manifest
+    regions = case.options.regions
+    return {
+        "kind": case.truth.kind.value,
+        "kind_reason": case.truth.kind.reason,
+        "run": str(case.run.path or ""),
+        "layers": list(dict.fromkeys(label.layer for label in case.labels)),
+        "truth": str(truth),
+        "truth_sha256": sha256_file(truth),
+        "data_sha256": manifest["probe"]["sha256"],
+        "regions_sha256": sha256_file(regions / REGIONS) if regions else None,
+        "model": dict(manifest["model"]),
+        "bundle": dict(manifest["bundle"]),
+        "search": dict(manifest["search"]),
+        "seed": case.options.seed,
+        "resamples": RESAMPLES,
+        "rotations": baselines.ROTATIONS,
+    }
+
+
+def _counts(case: _Case, chosen: Sequence[Place], truths: int) -> dict[str, int]:
+    units = sum(place.units for place in chosen)
+    return {
+        "units": len(case.labels),
+        "units_without_truth": units - len(case.labels),
+        "truths_of_other_layers": len(case.truth.phrases) - truths,
+        "entries": case.truth.entries,
+        "bad_entries": len(case.truth.problems),
+        "units_without_description": len(case.labels) - len(_described(case)),
+        "units_abstained": sum(ABSTAINED in label.flags for label in case.labels),
+    }
+
+
+def _notes(case: _Case, chosen: Sequence[Place], left_out: Sequence[str]) -> tuple[str, ...]:
+    counts = _counts(case, chosen, len(case.labels))
+    notes = [f"{counts['units']} units are judged, by {case.truth.entries} entries of the truth"]
+    for key, text in (
+        ("units_without_truth", "units of these layers have no truth and are left out"),
+        ("truths_of_other_layers", "units with a truth are in layers that were not asked for"),
+        ("bad_entries", "bad entries of the truth were skipped"),
+        ("units_without_description", "units have no description and count as wrong"),
+        ("units_abstained", "labels are flagged abstained and count as they are"),
+    ):
+        if counts[key]:
+            notes.append(f"{counts[key]} {text}")
+    kept = min((len(label.candidates) for label in case.labels if label.candidates), default=TOP)
+    if kept < TOP:
+        notes.append(f"some labels hold fewer than {TOP} candidates, so @{TOP} is of fewer")
+    if case.options.regions is None:
+        notes.append("the row NetDissect is left out: no --regions")
+    notes.append("intervals: 95 %, bootstrap over units")
+    return (*notes, *left_out)
+
+
+def _unit_facts(
+    label: UnitLabel, answer: Answer, found: Mapping[str, Descriptions], index: int
+) -> dict[str, Any]:
+    return {
+        "layer": label.layer,
+        "unit": label.unit,
+        "flags": list(label.flags),
+        "label": list(answer.label),
+        "general": list(answer.general),
+        "descriptions": {name: list(texts[index]) for name, texts in found.items()},
+    }
