@@ -279,7 +279,9 @@ def _classes(
         for unit, line in enumerate(lines):
             yield _Entry(unit + 1, layer, unit, _synonyms(line))
         return
-    value = _parse(text, collector) or []
+    value = _parse(text, collector)
+    if value is None:
+        return
     layer = _only(places, len(value), path)
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     lines_of = _Lines(text)
