@@ -19,12 +19,17 @@ __all__ = [
     "Choice",
     "Console",
     "DescribeOptions",
+    "Evaluation",
     "Geometry",
     "LayerExemplars",
     "MilanError",
     "Run",
+    "RunOptions",
     "UnitLabel",
+    "VirtualOptions",
     "describe",
+    "evaluate_run",
+    "evaluate_virtual",
     "list_layers",
     "load_bundle",
     "load_run",
@@ -38,12 +43,17 @@ _HOMES = {
     "Choice": ("milan_onnx.choice", "Choice"),
     "Console": ("milan_onnx.progress", "Console"),
     "DescribeOptions": ("milan_onnx.describing", "DescribeOptions"),
+    "Evaluation": ("milan_onnx.applications.evaluate", "Evaluation"),
     "Geometry": ("milan_onnx.geometry", "Geometry"),
     "LayerExemplars": ("milan_onnx.exemplars", "LayerExemplars"),
     "MilanError": ("milan_onnx.errors", "MilanError"),
     "Run": ("milan_onnx.run", "Run"),
+    "RunOptions": ("milan_onnx.applications.evaluate", "RunOptions"),
     "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
+    "VirtualOptions": ("milan_onnx.applications.evaluate", "VirtualOptions"),
     "describe": ("milan_onnx.describing", "describe"),
+    "evaluate_run": ("milan_onnx.applications.evaluate", "evaluate_run"),
+    "evaluate_virtual": ("milan_onnx.applications.evaluate", "evaluate_virtual"),
     "list_layers": ("milan_onnx.subject", "list_layers"),
     "load_bundle": ("milan_onnx.bundle", "load_bundle"),
     "load_run": ("milan_onnx.run", "load_run"),
@@ -53,6 +63,11 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from milan_onnx.applications.evaluate import Evaluation as Evaluation
+    from milan_onnx.applications.evaluate import RunOptions as RunOptions
+    from milan_onnx.applications.evaluate import VirtualOptions as VirtualOptions
+    from milan_onnx.applications.evaluate import evaluate_run as evaluate_run
+    from milan_onnx.applications.evaluate import evaluate_virtual as evaluate_virtual
     from milan_onnx.bundle import Bundle as Bundle
     from milan_onnx.bundle import load_bundle as load_bundle
     from milan_onnx.choice import Choice as Choice

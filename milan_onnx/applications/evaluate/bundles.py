@@ -28,7 +28,7 @@ from milan_onnx.choice import Choice
 from milan_onnx.errors import ProbeError, UsageError
 from milan_onnx.files import sha256_bytes, sha256_file
 from milan_onnx.progress import Reporter, Silent
-from milan_onnx.regions import REGIONS, NameTable, Region, read_regions
+from milan_onnx.regions import NAMES, REGIONS, NameTable, Region, read_regions
 from milan_onnx.runtime import Describer, choose_device, choose_threads
 
 
@@ -176,6 +176,7 @@ def _settings(
         "data": str(data),
         "split": split,
         "data_sha256": sha256_file(data / REGIONS),
+        "names_sha256": sha256_file(NAMES),
         "photos_sha256": sha256_bytes("".join(digests).encode("utf-8", "surrogateescape")),
         "bundle": {
             "name": manifest.name,

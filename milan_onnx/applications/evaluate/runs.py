@@ -28,7 +28,7 @@ from milan_onnx.files import sha256_file
 from milan_onnx.labels import UnitLabel
 from milan_onnx.probe import frames
 from milan_onnx.progress import Reporter, Silent
-from milan_onnx.regions import REGIONS, NameTable, read_regions
+from milan_onnx.regions import NAMES, REGIONS, NameTable, read_regions
 from milan_onnx.reporting import run_geometry, run_probe
 from milan_onnx.run import Run, load_run
 from milan_onnx.runtime import Describer, choose_device, choose_threads
@@ -335,6 +335,7 @@ def _settings(case: _Case, truth: Path) -> dict[str, Any]:
         "layers": list(dict.fromkeys(label.layer for label in case.labels)),
         "truth": str(truth),
         "truth_sha256": sha256_file(truth),
+        "names_sha256": sha256_file(NAMES),
         "data_sha256": manifest["probe"]["sha256"],
         "regions_sha256": sha256_file(regions / REGIONS) if regions else None,
         "model": dict(manifest["model"]),
