@@ -14,6 +14,7 @@ from milan_onnx.cli.describe import describe
 from milan_onnx.cli.evaluate import evaluate
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, console, name_results
+from milan_onnx.cli.selftest import selftest
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 EPILOG = (
@@ -30,6 +31,7 @@ def app() -> None:
 
 app.add_command(describe)
 app.add_command(evaluate)
+app.add_command(selftest)
 
 
 @app.command(short_help="List the layers whose units can be described.")

@@ -104,8 +104,7 @@ def stripes(rng: Rng, k: int) -> Recipe:
     width = ("thin", "thick")[k // 3 % 2]
     turn = {"vertical": 0.0, "horizontal": 90.0}.get(way, (45.0, 135.0)[k // 6 % 2])
     cycles = float(rng.uniform(20, 36) if width == "thin" else rng.uniform(2.5, 5))
-    first = NAMES[(k * 5 + 8) % len(NAMES)]
-    second = contrasting(rng, first)
+    first, second = _two_tones(rng, k * 5 + k // 6 + 8, k // 6)
     a, b = vary(rng, colour(first)), vary(rng, colour(second))
 
     def paint(size: int) -> Image.Image:
@@ -118,10 +117,16 @@ def stripes(rng: Rng, k: int) -> Recipe:
     return Recipe(f"{way}-{width}-stripes-{first}-{second}", paint)
 
 
+def _two_tones(rng: Rng, k: int, turn: int) -> tuple[str, str]:
+    """Two colours that stand out: any, blue and white, black and white, in turn."""
+    first = NAMES[k % len(NAMES)]
+    usual = {1: ("blue", "white"), 2: ("black", "white")}
+    return usual.get(turn % 3) or (first, contrasting(rng, first))
+
+
 def chequers(rng: Rng, k: int) -> Recipe:
     """A checkerboard, from a flag of large squares to a cloth of small ones."""
-    first = NAMES[(k * 7 + 3) % len(NAMES)]
-    second = contrasting(rng, first)
+    first, second = _two_tones(rng, k * 7 + 3, 2 * (k % 2))
     a, b = vary(rng, colour(first)), vary(rng, colour(second))
     side = 1 / (4, 6, 8, 11, 14)[k % 5]
 

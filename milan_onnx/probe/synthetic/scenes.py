@@ -462,7 +462,7 @@ def thing(rng: Rng, k: int) -> Recipe:
 
 
 # Things that look alike wherever they are drawn.
-ALIKE = ("car", "clock", "heart", "bicycle", "star")
+ALIKE = ("car", "clock", "heart", "butterfly", "star")
 
 
 def several(rng: Rng, k: int) -> Recipe:
