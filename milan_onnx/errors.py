@@ -4,7 +4,8 @@
     ├── UsageError             2  the command line asks for something that cannot be
     │   ├── LayerNotFound      2  no tensor, node, module or weight of that name
     │   ├── LayerAmbiguous     2  a name that fits several layers
-    │   └── LayerUnsuitable    2  a tensor that has no units (an integer, a scalar, a weight)
+    │   ├── LayerUnsuitable    2  a tensor that has no units (an integer, a scalar, a weight)
+    │   └── PhraseUnknown      2  a phrase in words that the captioner does not have
     ├── GateNotMet             3  a limit the user set was broken
     ├── EnvironmentUnfit       4  this machine or installation cannot do it
     │   ├── ExtraMissing       4  a package of an extra is not installed
@@ -36,6 +37,7 @@ __all__ = [
     "MilanError",
     "MilanWarning",
     "OutputUnwritable",
+    "PhraseUnknown",
     "ProbeError",
     "RunError",
     "RuntimeConflict",
@@ -71,6 +73,10 @@ class LayerAmbiguous(UsageError):
 
 
 class LayerUnsuitable(UsageError):
+    pass
+
+
+class PhraseUnknown(UsageError):
     pass
 
 

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import milan_onnx
-from milan_onnx.cli.table import LabelTable
+from milan_onnx.cli.table import FAINT, PLAIN, LabelTable
 from milan_onnx.errors import SubjectError, UsageError
 from milan_onnx.labels import read_jsonl
 from milan_onnx.progress import Quiet
@@ -31,7 +32,7 @@ def run_folder(
 ) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     done = milan(
-        "describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 90, "--out", out
+        "describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 130, "--out", out
     )
     assert done.returncode == 0, done.stderr
     return out
@@ -51,7 +52,7 @@ def test_prints_labels_and_says_every_choice(
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert rows[0] == ["layer", "unit", "pmi", "description", "flags"]
+    assert rows[0] == ["layer", "unit", "pmi", "validity", "description", "flags"]
     assert [(r[0], int(r[1])) for r in rows[1:]] == [("relu1", u) for u in range(8)] + [
         ("relu6", u) for u in range(12)
     ]
@@ -84,7 +85,7 @@ def test_same_bytes_whatever_batch_and_threads(
     options: tuple[object, ...],
 ) -> None:
     out = tmp_path / "again"
-    line = ("describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 90)
+    line = ("describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 130)
     done = milan(*line, "--out", out, "--no-report", *options)
     assert done.returncode == 0, done.stderr
     assert contents(out) == contents(run_folder)
@@ -94,7 +95,7 @@ def test_a_layer_is_the_same_alone(
     milan: Command, subject_path: Path, bundle_path: Path, run_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "alone"
-    line = ("describe", subject_path, "-l", "relu6", "--bundle", bundle_path, "--synthetic", 90)
+    line = ("describe", subject_path, "-l", "relu6", "--bundle", bundle_path, "--synthetic", 130)
     assert milan(*line, "--out", out, "--no-report").returncode == 0
     alone = (out / "labels.jsonl").read_text().splitlines()
     both = (run_folder / "labels.jsonl").read_text().splitlines()
@@ -114,7 +115,7 @@ def test_the_run_reads_back(run_folder: Path, subject_path: Path) -> None:
     assert layer.maps.shape == (8, 15, 16, 16)
     np.testing.assert_array_equal(layer.maps.max(axis=(2, 3)), layer.activations)
     manifest = json.loads((run_folder / "manifest.json").read_text())
-    assert manifest["probe"]["usable"] == 90
+    assert manifest["probe"]["usable"] == 130
     assert manifest["layers"][0]["quantile_method"] == "tail"
 
 
@@ -126,7 +127,7 @@ def test_python_api_gives_the_same_without_a_folder(
         subject_path,
         ["relu1", "relu6"],
         bundle=bundle_path,
-        options=milan_onnx.DescribeOptions(synthetic=90),
+        options=milan_onnx.DescribeOptions(synthetic=130),
         on_label=seen.append,
     )
     assert run.path is None
@@ -138,7 +139,7 @@ def test_python_api_gives_the_same_without_a_folder(
 def test_bounded_histogram_is_said_in_the_manifest(
     milan: Command, subject_path: Path, bundle_path: Path, run_folder: Path, tmp_path: Path
 ) -> None:
-    line = ("describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 90)
+    line = ("describe", subject_path, *LAYERS, "--bundle", bundle_path, "--synthetic", 130)
     out = tmp_path / "run"
     assert milan(*line, "--out", out, "--no-report", "--tail-memory", 0).returncode == 0
     manifest = json.loads((out / "manifest.json").read_text())
@@ -283,9 +284,11 @@ def test_the_table_keeps_descriptions_on_a_narrow_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    label = milan_onnx.load_run(run_folder).labels[0]
+    label = replace(milan_onnx.load_run(run_folder).labels[0], flags=("abstained",))
     LabelTable(Quiet())(label)
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert FAINT in out
+    lines = out.replace(FAINT, "").replace(PLAIN, "").splitlines()
     assert max(map(len, lines)) <= 40
     assert (label.description or "-")[:8] in lines[1]
 

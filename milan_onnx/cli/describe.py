@@ -45,6 +45,20 @@ PHOTOS = [
     click.option("--synthetic", default=1000, help="Images of the built-in set."),
     click.option("--seed", default=0, help="Seed of the built-in set."),
 ]
+VALIDITY = [
+    click.option(
+        "--validity/--no-validity",
+        default=None,
+        show_default=False,
+        help="Hold half of the photos out and test each label on them; by default where there "
+        "are enough photos.",
+    ),
+    click.option(
+        "--validity-level",
+        default=0.2,
+        help="Share of shuffled labels that may pass; a label that does no better abstains.",
+    ),
+]
 PREPROCESSING = [
     click.option("--resize", metavar="N|HxW", help="Shorter side, or exactly; 0: no resize."),
     click.option("--crop", metavar="N|HxW", help="Centre crop: the size of the model's input."),
@@ -100,7 +114,7 @@ def options(*groups: Sequence[Decorator]) -> Decorator:
     help="Tensor, node or module name, glob, or @INDEX of `layers`; may be given often, one pass "
     "serves all. By default the deepest layer with positions.",
 )
-@options(PHOTOS, RESULT, EXEMPLARS, SEARCH, PREPROCESSING, MACHINE)
+@options(PHOTOS, RESULT, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
 @guarded
 def describe(model: Path, layers: tuple[str, ...], **given: Any) -> None:
     """Describe the units of layers of MODEL, an ONNX file, and write a run."""
@@ -133,6 +147,8 @@ def _settings(given: dict[str, Any]) -> Any:
         "quantile",
         "pmi_weight",
         "candidates",
+        "validity",
+        "validity_level",
         "limit",
         "synthetic",
         "seed",

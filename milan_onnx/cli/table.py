@@ -9,6 +9,10 @@ from collections.abc import Iterable, Sequence
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Console, Quiet, printable
 
+ROOMY = 60
+"""Columns of a terminal from which on validity has one of its own."""
+FAINT, PLAIN = "\x1b[2m", "\x1b[0m"
+
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows with a header; empty cells for None."""
@@ -47,19 +51,37 @@ class LabelTable:
             self._console.clear()
         if not self._begun:
             self._begun = True
-            self._print("layer", "unit", "pmi", "description", "flags")
-        pmi = "" if label.pmi is None else f"{label.pmi:.2f}"
-        text = label.description or "-"
+            self._print("layer", "unit", "pmi", "validity", "description", "flags")
+        text = printable(label.description or "-")
+        validity = _cell(label.validity.correlation if label.validity else None)
         flags = " ".join(label.flags)
-        self._print(printable(label.layer), str(label.unit), pmi, printable(text), flags)
+        cells = (printable(label.layer), str(label.unit), _cell(label.pmi), validity, text, flags)
+        self._print(*cells, faint="abstained" in label.flags)
 
-    def _print(self, layer: str, unit: str, pmi: str, text: str, flags: str) -> None:
+    def _print(
+        self,
+        layer: str,
+        unit: str,
+        pmi: str,
+        validity: str,
+        text: str,
+        flags: str,
+        *,
+        faint: bool = False,
+    ) -> None:
         if not self._terminal:
-            print("\t".join((layer, unit, pmi, text, flags)))
+            print("\t".join((layer, unit, pmi, validity, text, flags)))
             return
         columns = shutil.get_terminal_size().columns
         width = max(1, min(24, columns // 4))
-        line = f"{layer[-width:]:<{width}} {unit:>5} {pmi:>7}  {text}"
+        # Narrower, the words would go before the figures do.
+        figures = f"{pmi:>7} {validity:>8}" if columns >= ROOMY else f"{pmi:>7}"
+        line = f"{layer[-width:]:<{width}} {unit:>5} {figures}  {text}"
         if flags:
             line += f"  [{flags}]"
-        print(line[:columns], flush=True)
+        line = line[:columns]
+        print(f"{FAINT}{line}{PLAIN}" if faint else line, flush=True)
+
+
+def _cell(score: float | None) -> str:
+    return "" if score is None else f"{score:.2f}"

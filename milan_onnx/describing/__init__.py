@@ -1,7 +1,8 @@
 """The main job: from a model and photos to a run.
 
-Four stages: scan the photos for exemplars of every unit (one pass, all layers); encode the distinct
-images among them; pool features under each exemplar's mask; search a description for each unit.
+Five stages: scan the photos for exemplars of every unit (one pass, all layers); encode the distinct
+images among them; pool features under each exemplar's mask; search a description for each unit; put
+it to the test on photos that were held out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import manifest
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.scanning import scan_layers
-from milan_onnx.labels import UnitLabel
+from milan_onnx.describing.validating import validate
+from milan_onnx.exemplars import LayerExemplars
+from milan_onnx.labels import UnitLabel, summarize, validity_text
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.reporting import write_run_report
 from milan_onnx.run import REPORT, Run, save_run, staged_folder
@@ -68,6 +71,24 @@ def _describe(job: Job, on_label: Callable[[UnitLabel], None]) -> Run:
     # The subject's session ends with this stage: its memory is better used by the encoder.
     scanned = scan_layers(job)
     describer = Describer(job.bundle, job.device.value, job.threads)
-    features = encode_exemplars(job, scanned.layers, describer.encoder())
-    labels = label_units(job, describer, scanned.layers, features, on_label)
-    return Run(manifest(job, scanned), tuple(labels), scanned.layers)
+    encoder = describer.encoder()
+    features = encode_exemplars(job, scanned.layers, encoder)
+    # A label is complete once it was put to the test, after those of all layers are known.
+    told = (lambda label: None) if scanned.held_out else on_label
+    described = label_units(job, describer, scanned.layers, features, told)
+    del features
+    if scanned.held_out:
+        labels = validate(job, describer, encoder, scanned, described)
+        for label in labels:
+            on_label(label)
+        _say_validity(job, scanned.layers, labels)
+    else:
+        labels = [unit.label for layer in described for unit in layer]
+    return Run(manifest(job, scanned, labels), tuple(labels), scanned.layers)
+
+
+def _say_validity(job: Job, layers: Sequence[LayerExemplars], labels: Sequence[UnitLabel]) -> None:
+    for layer in layers:
+        summary = summarize(layer.layer, labels)
+        distinct = f"{summary.distinct} distinct of {summary.described} descriptions"
+        job.say.note(f"validity of {layer.layer}: {validity_text(summary)}, {distinct}")

@@ -1,9 +1,10 @@
-"""Features of exemplars: a distinct image is encoded once, and pooled under each of its masks."""
+"""Features of regions: a distinct image is encoded once, and pooled under each of its masks."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,55 @@ from milan_onnx.probe import frames
 from milan_onnx.runtime import Encoder, in_order
 
 Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
 Frame = tuple[int, NDArray[np.uint8]]
-Use = tuple[int, int, int]
-"""(layer, row among its describable units, rank) that an image is an exemplar of."""
+T = TypeVar("T")
 
 BATCH = 8
 MASKS = 64
 """Masks made at once: 13 MB at 224x224."""
+BLOCK = 256
+"""Features handed over at once, at least, where a batch of images has so many."""
 NOTHING_TO_DESCRIBE = frozenset({"dead", "constant"})
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of photos that excite units of one layer: S slots a unit."""
+
+    ids: Ids
+    """Image ids (units, S); -1 where a slot holds no photo."""
+
+    maps: Callable[[Ids, Ids], Floats]
+    """Activation maps float32 (n, h, w) of units (n,) and slots (n,)."""
+
+    thresholds: Floats
+    """Activation above which a position is in the unit's region (units,)."""
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Which regions of some photos: n of them, ordered by photo, layer, unit and slot."""
+
+    layer: Ids
+    """Index of the layer (n,)."""
+
+    row: Ids
+    """Index of the unit among its layer's regions (n,)."""
+
+    slot: Ids
+    """Which of the unit's slots (n,)."""
+
+    def __getitem__(self, part: slice) -> Uses:
+        """Some of them."""
+        return Uses(self.layer[part], self.row[part], self.slot[part])
+
+    @staticmethod
+    def joined(parts: Sequence[Uses]) -> Uses:
+        """Several, one after the other."""
+        return Uses(
+            *(np.concatenate([getattr(p, n) for p in parts]) for n in ("layer", "row", "slot"))
+        )
 
 
 def describable(layer: LayerExemplars) -> list[int]:
@@ -35,57 +77,102 @@ def encode_exemplars(job: Job, layers: Sequence[LayerExemplars], encoder: Encode
     The encoder sees the same view of a photo as the subject did, at its own resolution.
     Raises ProbeError when a photo can no longer be read.
     """
-    rows = [describable(layer) for layer in layers]
-    k, size = layers[0].ids.shape[1], encoder.image_size
-    features = [np.zeros((len(units), k, encoder.spec.features), np.float32) for units in rows]
-    uses = _uses(layers, rows)
-    view = job.preprocessing.geometry.scaled(size, size)
-
-    def encode(batch: Sequence[Frame]) -> list[tuple[int, Floats]]:
-        maps = encoder.maps(np.stack([frame for _, frame in batch]))
-        return [
-            (image, _pooled(encoder, maps, index, layers, rows, uses[image]))
-            for index, (image, _) in enumerate(batch)
-        ]
-
-    with job.say.stage("encode", len(uses), "images") as meter:
-        batches = _chunks(frames(job.probe, sorted(uses), view, workers=job.threads))
-        for batch, pooled in in_order(encode, batches, job.in_flight):
-            for image, vectors in pooled:
-                for (layer, row, rank), vector in zip(uses[image], vectors, strict=True):
-                    features[layer][row, rank] = vector
-            meter(len(batch))
+    regions = [_exemplar_regions(layer) for layer in layers]
+    features = [np.zeros((*r.ids.shape, encoder.spec.features), np.float32) for r in regions]
+    parts = encode_regions(job, regions, encoder, "encode", encoder.image_size, lambda *part: part)
+    for uses, vectors in parts:
+        for index in np.unique(uses.layer):
+            mine = uses.layer == index
+            features[index][uses.row[mine], uses.slot[mine]] = vectors[mine]
     return features
 
 
-def _uses(layers: Sequence[LayerExemplars], rows: Sequence[Sequence[int]]) -> dict[int, list[Use]]:
-    uses: dict[int, list[Use]] = {}
-    for index, (layer, units) in enumerate(zip(layers, rows, strict=True)):
-        for row, unit in enumerate(units):
-            for rank, image in enumerate(layer.ids[unit].tolist()):
-                uses.setdefault(image, []).append((index, row, rank))
-    return uses
-
-
-def _pooled(
+def encode_regions(
+    job: Job,
+    regions: Sequence[Regions],
     encoder: Encoder,
-    maps: list[Floats],
-    image: int,
-    layers: Sequence[LayerExemplars],
-    rows: Sequence[Sequence[int]],
-    uses: Sequence[Use],
-) -> Floats:
-    """Features (n, F) of one image's uses, in their order (they are ordered by layer)."""
-    parts = []
-    for index, group in itertools.groupby(uses, key=lambda use: use[0]):
-        places = np.array([(rows[index][row], rank) for _, row, rank in group])
-        for start in range(0, len(places), MASKS):
-            units, ranks = places[start : start + MASKS].T
-            activations = np.asarray(layers[index].maps[units, ranks])
-            size = encoder.image_size
-            masks = exemplar_masks(activations, layers[index].thresholds[units], size, size)
-            parts.append(encoder.pool(maps, image, masks))
-    return np.concatenate(parts)
+    stage: str,
+    side: int,
+    work: Callable[[Uses, Floats], T],
+) -> Iterator[T]:
+    """What ``work`` makes of regions and their features float32 (n, F), photo by photo.
+
+    ``regions``: of each layer; ``side``: resolution of the masks; ``stage``: its name in progress.
+    ``work`` runs in several threads at once. Raises ProbeError when a photo cannot be read.
+    """
+    uses = _uses(regions)
+    size = encoder.image_size
+    view = job.preprocessing.geometry.scaled(size, size)
+
+    def encode(batch: Sequence[Frame]) -> list[T]:
+        maps = encoder.maps(np.stack([frame for _, frame in batch]))
+        pooled = (
+            (part, encoder.pool(maps, i, masks))
+            for i, (image, _) in enumerate(batch)
+            for part, masks in _masks(regions, uses[image], side)
+        )
+        return [work(*block) for block in _blocks(pooled)]
+
+    with job.say.stage(stage, len(uses), "images") as meter:
+        batches = _chunks(frames(job.probe, sorted(uses), view, workers=job.threads))
+        for batch, made in in_order(encode, batches, job.in_flight):
+            yield from made
+            meter(len(batch))
+
+
+def _exemplar_regions(layer: LayerExemplars) -> Regions:
+    units = np.array(describable(layer), np.int64)
+    return Regions(
+        ids=np.asarray(layer.ids[units]),
+        maps=lambda rows, slots: np.asarray(layer.maps[units[rows], slots]),
+        thresholds=np.asarray(layer.thresholds[units]),
+    )
+
+
+def _uses(regions: Sequence[Regions]) -> dict[int, Uses]:
+    """The regions of each photo."""
+    places = [np.nonzero(layer.ids >= 0) for layer in regions]
+    everything = Uses(
+        np.repeat(np.arange(len(regions)), [len(row) for row, _ in places]),
+        np.concatenate([row for row, _ in places]),
+        np.concatenate([slot for _, slot in places]),
+    )
+    image = np.concatenate([layer.ids[place] for layer, place in zip(regions, places, strict=True)])
+    order = np.argsort(image, kind="stable")
+    everything = Uses(everything.layer[order], everything.row[order], everything.slot[order])
+    images, starts = np.unique(image[order], return_index=True)
+    ends = np.append(starts, len(image))[1:].tolist()
+    return {
+        i: everything[start:end]
+        for i, start, end in zip(images.tolist(), starts.tolist(), ends, strict=True)
+    }
+
+
+def _masks(
+    regions: Sequence[Regions], uses: Uses, side: int
+) -> Iterator[tuple[Uses, NDArray[np.bool_]]]:
+    """The regions of one photo, in parts, with their masks bool (n, side, side)."""
+    edges = np.flatnonzero(np.diff(uses.layer, prepend=-1)).tolist()
+    for begin, end in zip(edges, [*edges[1:], len(uses.layer)], strict=True):
+        layer = regions[int(uses.layer[begin])]
+        for start in range(begin, end, MASKS):
+            part = uses[start : min(end, start + MASKS)]
+            maps = layer.maps(part.row, part.slot)
+            yield part, exemplar_masks(maps, layer.thresholds[part.row], side, side)
+
+
+def _blocks(parts: Iterator[tuple[Uses, Floats]]) -> Iterator[tuple[Uses, Floats]]:
+    """The same in blocks of at least ``BLOCK`` regions, but for the last."""
+    uses: list[Uses] = []
+    features: list[Floats] = []
+    for use, vectors in parts:
+        uses.append(use)
+        features.append(vectors)
+        if sum(map(len, features)) >= BLOCK:
+            yield Uses.joined(uses), np.concatenate(features)
+            uses, features = [], []
+    if uses:
+        yield Uses.joined(uses), np.concatenate(features)
 
 
 def _chunks(items: Iterator[Frame]) -> Iterator[list[Frame]]:

@@ -10,6 +10,7 @@ from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.choice import Choice
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.errors import LayerUnsuitable, ProbeError
+from milan_onnx.exemplars import HeldOutOptions
 from milan_onnx.probe import ProbeSet, open_probe
 from milan_onnx.progress import Reporter
 from milan_onnx.runtime import Device, choose_device, choose_threads, search_options
@@ -25,6 +26,9 @@ from milan_onnx.subject import (
 
 CPU_BATCH = 8
 GPU_BATCH = 32
+LEAST_IMAGES = 64
+LEAST_SHARE = 8
+"""Photos listed for each exemplar of a unit from which on half of them are held out."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ class Job:
 
     batch: Choice[int]
     """Photos in a batch."""
+
+    held_out: HeldOutOptions | None
+    """What is kept of the half of the photos that labels are tested on; None: none is held out."""
 
     say: Reporter
     """Where choices and progress are told."""
@@ -103,6 +110,7 @@ def prepare(
         device=device,
         threads=threads.value,
         batch=_choose_batch(options, device.value),
+        held_out=_choose_held_out(len(probe), options, say),
         say=say,
     )
 
@@ -156,6 +164,24 @@ def _open_probe(images: Path | None, options: DescribeOptions, say: Reporter) ->
     if len(probe) < options.exemplars:
         raise too_few(len(probe), options.exemplars)
     return probe
+
+
+def _choose_held_out(images: int, options: DescribeOptions, say: Reporter) -> HeldOutOptions | None:
+    """Fewer held-out photos bring fewer of each kind: the most active stay a small share."""
+    least = max(LEAST_IMAGES, LEAST_SHARE * options.exemplars)
+    if options.validity is False:
+        say.choice("validity", Choice("off", "--no-validity"))
+        return None
+    if options.validity is None and images < least:
+        why = f"{images} images; half are held out from {least} on, or with --validity"
+        say.choice("validity", Choice("off", why))
+        return None
+    top = min(12, max(4, images // 50))
+    held_out = HeldOutOptions(top=top, sample=max(12, 2 * top))
+    why = "--validity" if options.validity else "half of the photos; --no-validity uses all"
+    text = f"on {held_out.top} most active and {held_out.sample} random held-out photos a unit"
+    say.choice("validity", Choice(text, why))
+    return held_out
 
 
 def _choose_batch(options: DescribeOptions, device: Device) -> Choice[int]:

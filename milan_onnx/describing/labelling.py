@@ -1,9 +1,9 @@
-"""The last stage: a description for each unit, in the order of layers and units."""
+"""A description for each unit, in the order of layers and units."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,26 @@ from milan_onnx.runtime import Describer, Hypothesis
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Described:
+    """A unit's label, and what the captioner takes for its description."""
+
+    label: UnitLabel
+    """The label."""
+
+    tokens: tuple[int, ...]
+    """Token ids of its description; none where there is nothing to describe."""
+
+
 def label_units(
     job: Job,
     describer: Describer,
     layers: Sequence[LayerExemplars],
     features: Sequence[Floats],
     on_label: Callable[[UnitLabel], None],
-) -> list[UnitLabel]:
-    """Labels of all units; ``features`` (describable units, K, F) of each layer."""
-    labels = []
+) -> list[list[Described]]:
+    """Labels of the units of each layer; ``features`` (describable units, K, F) of each layer."""
+    described: list[list[Described]] = []
     total = sum(len(units) for units in features)
     with job.say.stage("describe", total, "units") as meter:
         for layer, units in zip(layers, features, strict=True):
@@ -33,11 +44,13 @@ def label_units(
             texts = describer.describe(
                 units, job.search, candidates=job.options.candidates, progress=meter
             )
+            described.append([])
             for unit in range(layer.units):
                 hypotheses = next(texts) if unit in wanted else []
-                labels.append(_label(job, layer, unit, hypotheses))
-                on_label(labels[-1])
-    return labels
+                label = _label(job, layer, unit, hypotheses)
+                described[-1].append(Described(label, hypotheses[0].tokens if hypotheses else ()))
+                on_label(label)
+    return described
 
 
 def _label(
@@ -53,8 +66,12 @@ def _label(
         pmi=best.pmi if best else None,
         log_p_given_exemplars=best.log_p_given_exemplars if best else None,
         log_p=best.log_p if best else None,
-        candidates=tuple(Candidate(**asdict(hypothesis)) for hypothesis in hypotheses),
+        candidates=tuple(_candidate(hypothesis) for hypothesis in hypotheses),
         exemplars=tuple(Exemplar(i, job.probe.names[i], value) for i, value in pairs),
         threshold=float(layer.thresholds[unit]),
         flags=layer.flags(unit),
     )
+
+
+def _candidate(found: Hypothesis) -> Candidate:
+    return Candidate(found.description, found.pmi, found.log_p_given_exemplars, found.log_p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 from milan_onnx import __version__
 from milan_onnx.describing.job import Job
 from milan_onnx.describing.scanning import Scanned
+from milan_onnx.labels import UnitLabel, summarize
 from milan_onnx.probe import probe_digest
 from milan_onnx.run import FORMAT, FORMAT_VERSION
 from milan_onnx.runtime import installed_runtimes
 
 
-def manifest(job: Job, scanned: Scanned) -> dict[str, Any]:
+def manifest(job: Job, scanned: Scanned, labels: Sequence[UnitLabel]) -> dict[str, Any]:
     """All that may differ between equal runs is under ``environment``."""
     bundle = job.bundle.manifest
     return {
@@ -24,17 +26,20 @@ def manifest(job: Job, scanned: Scanned) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "milan_onnx": __version__,
         "model": {"name": job.subject.path.name, "sha256": job.subject.sha256},
-        "layers": _layers(scanned),
+        "layers": _layers(scanned, labels),
         "probe": _probe(job, scanned),
         "preprocessing": asdict(job.preprocessing),
         "bundle": {"name": bundle.name, "version": bundle.version, "sha256": job.bundle.sha256},
         "search": asdict(job.search),
         "options": _options(job),
+        "validity": _validity(job, scanned),
         "environment": _environment(job, scanned),
     }
 
 
-def _layers(scanned: Scanned) -> list[dict[str, Any]]:
+def _layers(scanned: Scanned, labels: Sequence[UnitLabel]) -> list[dict[str, Any]]:
+    names = [layer.layer for layer in scanned.layers]
+    summaries = [summarize(name, labels) for name in names]
     return [
         {
             "tensor": output.layer.tensor,
@@ -45,9 +50,26 @@ def _layers(scanned: Scanned) -> list[dict[str, Any]]:
             "grid": list(layer.maps.shape[2:]),
             "quantile_method": layer.method,
             "notes": list(output.notes),
+            "described": summary.described,
+            "distinct": summary.distinct,
+            "validity": asdict(summary.validity) if summary.validity else None,
         }
-        for output, layer in zip(scanned.tapped.outputs, scanned.layers, strict=True)
+        for output, layer, summary in zip(
+            scanned.tapped.outputs, scanned.layers, summaries, strict=True
+        )
     ]
+
+
+def _validity(job: Job, scanned: Scanned) -> dict[str, Any] | None:
+    """How labels were tested; None where they were not."""
+    if job.held_out is None or not scanned.held_out:
+        return None
+    return {
+        "top": job.held_out.top,
+        "sample": [len(held.sample_maps) for held in scanned.held_out],
+        "held_out": scanned.held_out[0].images,
+        "level": job.options.validity_level,
+    }
 
 
 def _probe(job: Job, scanned: Scanned) -> dict[str, Any]:
@@ -65,7 +87,8 @@ def _probe(job: Job, scanned: Scanned) -> dict[str, Any]:
 def _options(job: Job) -> dict[str, Any]:
     options = job.options
     names = ("exemplars", "quantile", "candidates", "tail_memory", "limit", "synthetic", "seed")
-    return {name: getattr(options, name) for name in (*names, "layout")} | {
+    more = ("layout", "validity", "validity_level")
+    return {name: getattr(options, name) for name in (*names, *more)} | {
         "inputs": dict(sorted(options.inputs.items()))
     }
 

@@ -32,6 +32,13 @@ class DescribeOptions:
     candidates: int = 5
     """Descriptions kept a unit, the best one included."""
 
+    validity: bool | None = None
+    """Hold half of the photos out and put each label to the test on them; None: where there are
+    enough photos."""
+
+    validity_level: float = 0.2
+    """Share of shuffled labels that may pass for valid, at most."""
+
     limit: int | None = None
     """Use only so many of the photos, evenly spaced; None: all."""
 
@@ -76,6 +83,7 @@ class DescribeOptions:
             "beam": self.beam_size is not None and not 1 <= self.beam_size <= LARGEST_BEAM,
             "lambda": self.pmi_weight is not None and not math.isfinite(self.pmi_weight),
             "candidates": self.candidates < 1,
+            "validity-level": not 0 < self.validity_level < 1,
             "limit": self.limit is not None and self.limit < 1,
             "synthetic": self.synthetic < 1,
             "batch-size": self.batch_size is not None and self.batch_size < 1,

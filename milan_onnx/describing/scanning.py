@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 
 from milan_onnx.choice import Choice
 from milan_onnx.describing.job import Job, too_few
-from milan_onnx.errors import SubjectError
-from milan_onnx.exemplars import LayerExemplars, ScanOptions, scan
+from milan_onnx.errors import ProbeError, SubjectError
+from milan_onnx.exemplars import (
+    HeldOut,
+    HeldOutOptions,
+    LayerExemplars,
+    LayerScan,
+    ScanOptions,
+    scan,
+)
 from milan_onnx.probe import Batch, Loader, describe_skips
 from milan_onnx.runtime import Session, in_order
 from milan_onnx.subject import TappedModel, tap
@@ -25,6 +32,9 @@ class Scanned:
 
     layers: tuple[LayerExemplars, ...]
     """The exemplars of each layer."""
+
+    held_out: tuple[HeldOut, ...]
+    """What was kept of the held-out photos in each layer; empty: none were held out."""
 
     tapped: TappedModel
     """The model that ran."""
@@ -50,21 +60,50 @@ def scan_layers(job: Job) -> Scanned:
     job.say.choice("batch", batch)
     geometry = job.preprocessing.geometry
     loader = Loader(job.probe, geometry, batch_size=batch.value, workers=job.threads)
-    least = 2 if job.device.value.name == "cpu" else batch.value
+    scans = _pass(job, model, loader, job.held_out)
+    job.say.note(describe_skips(loader))
+    if len(loader.digests) < job.options.exemplars:
+        raise too_few(len(loader.digests), job.options.exemplars)
+    if not _halves_fit(job, scans[0]):
+        scans = _pass(job, model, loader, None)
+    held_out = [scan.held_out.result() for scan in scans if scan.held_out is not None]
+    layers = tuple(scan.result() for scan in scans)
+    return Scanned(layers, tuple(held_out), model.tapped, loader, batch.value)
+
+
+def _pass(
+    job: Job, model: _Model, loader: Loader, held_out: HeldOutOptions | None
+) -> list[LayerScan]:
+    """All photos through the model, once."""
+    least = 2 if job.device.value.name == "cpu" else loader.batch_size
 
     def run(batch: Batch) -> list[Floats]:
         return model.activations(batch.images, least)
 
     names = [output.layer.tensor for output in model.tapped.outputs]
     options = job.options
-    settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory)
+    settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, held_out)
     with job.say.stage("scan", len(job.probe), "images") as meter:
         activations = ((done.ids, out) for done, out in in_order(run, loader, job.in_flight))
-        scans = scan(activations, names, len(job.probe), settings, meter)
-    job.say.note(describe_skips(loader))
-    if len(loader.digests) < options.exemplars:
-        raise too_few(len(loader.digests), options.exemplars)
-    return Scanned(tuple(s.result() for s in scans), model.tapped, loader, batch.value)
+        count = len(job.probe)
+        return scan(activations, names, count, settings, meter, lambda i: loader.digests[i])
+
+
+def _halves_fit(job: Job, scanned: LayerScan) -> bool:
+    """Whether each half has photos enough; copies of a photo are all in one.
+
+    Raises ProbeError where they have not and --validity was asked for.
+    """
+    if scanned.held_out is None or job.held_out is None:
+        return True
+    held_out, images, exemplars = scanned.held_out.images, scanned.images, job.options.exemplars
+    if images - held_out >= exemplars and held_out >= 2 * job.held_out.top:
+        return True
+    what = f"of {images} usable photos {held_out} are held out, which leaves too few in one half"
+    if job.options.validity:
+        raise ProbeError(what, hint="give more photos (copies count once), or --no-validity")
+    job.say.choice("validity", Choice("off, scanning again", what))
+    return False
 
 
 @dataclass(frozen=True)

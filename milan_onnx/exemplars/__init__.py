@@ -1,5 +1,7 @@
 """Exemplars: the images and regions that excite a unit most (MILAN section 3)."""
 
+from milan_onnx.exemplars.halves import Halves, halves
+from milan_onnx.exemplars.held_out import HeldOut, HeldOutOptions, HeldOutScan
 from milan_onnx.exemplars.masks import exemplar_masks, upsample
 from milan_onnx.exemplars.quantile import HistogramQuantile, TailQuantile, tail_rank
 from milan_onnx.exemplars.scan import LayerScan, ScanOptions, choose_methods, scan
@@ -7,6 +9,10 @@ from milan_onnx.exemplars.store import LayerExemplars, load_layers, save_layers
 from milan_onnx.exemplars.topk import TopK
 
 __all__ = [
+    "Halves",
+    "HeldOut",
+    "HeldOutOptions",
+    "HeldOutScan",
     "HistogramQuantile",
     "LayerExemplars",
     "LayerScan",
@@ -15,6 +21,7 @@ __all__ = [
     "TopK",
     "choose_methods",
     "exemplar_masks",
+    "halves",
     "load_layers",
     "save_layers",
     "scan",

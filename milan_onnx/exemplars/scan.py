@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import SubjectError
+from milan_onnx.exemplars.halves import Halves, halves
+from milan_onnx.exemplars.held_out import HeldOutOptions, HeldOutScan
 from milan_onnx.exemplars.quantile import (
     HistogramQuantile,
     Method,
@@ -41,6 +43,9 @@ class ScanOptions:
     tail_memory: int = 512 << 20
     """Bytes for the exact quantile's buffers of all layers; beyond it, histograms."""
 
+    held_out: HeldOutOptions | None = None
+    """Take exemplars from one half of the images and keep this of the other; None: use all."""
+
 
 class LayerScan:
     """The statistics of one layer, as they grow."""
@@ -68,12 +73,20 @@ class LayerScan:
         positions = self.height * self.width
         self.topk = TopK(self.units, options.exemplars, positions)
         self.quantile = _quantile(self.units, positions, images, options.quantile, method)
+        self.held_out = (
+            HeldOutScan(self.units, (self.height, self.width), options.held_out)
+            if options.held_out
+            else None
+        )
         self.images = 0
         self._minimum = np.full(self.units, np.inf, np.float32)
         self._maximum = np.full(self.units, -np.inf, np.float32)
 
-    def add(self, ids: Ids, activations: Floats) -> None:
-        """Count images: ids (B,) and float32 activations (B, U, h, w)."""
+    def add(self, ids: Ids, activations: Floats, sides: Halves | None = None) -> None:
+        """Count images: ids (B,) and float32 activations (B, U, h, w).
+
+        ``sides``: the halves they are in, where one is held out.
+        """
         flat = np.ascontiguousarray(activations).reshape(len(ids), self.units, -1)
         scores = flat.max(axis=2)
         if np.isnan(scores).any():
@@ -87,8 +100,13 @@ class LayerScan:
         self._minimum = np.minimum(self._minimum, flat.min(axis=(0, 2)))
         with np.errstate(over="ignore", invalid="ignore"):  # infinite sums are equal sums
             sums = flat.sum(axis=2)
-        self.topk.add(ids, flat, scores, np.nan_to_num(sums, posinf=np.inf, neginf=-np.inf))
+        sums = np.nan_to_num(sums, posinf=np.inf, neginf=-np.inf)
         self.quantile.add(flat)
+        if self.held_out is None or sides is None:
+            self.topk.add(ids, flat, scores, sums)
+            return
+        self.topk.add(ids, flat, scores, sums, np.flatnonzero(~sides.held_out))
+        self.held_out.add(ids, flat, scores, sums, sides)
 
     def merge(self, other: LayerScan) -> None:
         """Count what the scan of other images counted."""
@@ -97,6 +115,8 @@ class LayerScan:
         self._minimum = np.minimum(self._minimum, other._minimum)
         self.topk.merge(other.topk)
         self.quantile.merge(other.quantile)
+        if self.held_out is not None and other.held_out is not None:
+            self.held_out.merge(other.held_out)
 
     def result(self) -> LayerExemplars:
         """The exemplars, once all images are counted."""
@@ -120,11 +140,13 @@ def scan(
     images: int,
     options: ScanOptions,
     progress: Callable[[int], None] = lambda _: None,
+    digest: Callable[[int], str] = str,
 ) -> list[LayerScan]:
     """Scan all layers in one pass.
 
     ``batches`` gives image ids (B,) and each layer's activations float32 (B,U,h,w); ``images`` is
-    the most there can be; ``progress`` is told how many images each batch had.
+    the most there can be; ``progress`` is told how many images each batch had. ``digest`` names the
+    content of an image by its id: where a half is held out, it says which image is in which.
     Raises SubjectError where a layer gives NaN.
     """
     scans: list[LayerScan] = []
@@ -136,8 +158,9 @@ def scan(
                 LayerScan(layer, shape, images, options, method)
                 for layer, shape, method in zip(layers, shapes, methods, strict=True)
             ]
+        sides = halves([digest(i) for i in ids.tolist()]) if options.held_out else None
         for layer_scan, activations in zip(scans, outputs, strict=True):
-            layer_scan.add(ids, activations)
+            layer_scan.add(ids, activations, sides)
         progress(len(ids))
     return scans
 

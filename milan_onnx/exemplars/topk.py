@@ -28,22 +28,36 @@ class TopK:
         self._ids = np.full((units, k), NO_IMAGE, np.int64)
         self._maps = np.zeros((units, k, positions), np.float32)
 
-    def add(self, ids: Ids, activations: Floats, scores: Floats, sums: Floats) -> None:
-        """Rank more images: ids (B,), activations (B,U,P), their maxima and sums (B,U)."""
-        units = np.flatnonzero((scores >= self._scores.min(axis=1)).any(axis=0))
+    def add(
+        self,
+        ids: Ids,
+        activations: Floats,
+        scores: Floats,
+        sums: Floats,
+        rows: Ids | None = None,
+    ) -> None:
+        """Rank more images: ids (B,), activations (B,U,P), their maxima and sums (B,U).
+
+        ``rows``: which of the B images to rank; None: all.
+        """
+        rows = np.arange(len(ids)) if rows is None else rows
+        units = np.flatnonzero((scores[rows] >= self._scores.min(axis=1)).any(axis=0))
         if units.size:
-            offered = np.broadcast_to(ids, (units.size, ids.size))
-            self._admit(
-                units, scores.T[units], sums.T[units], offered, activations.transpose(1, 0, 2)
-            )
+            offered = np.broadcast_to(ids[rows], (units.size, rows.size))
+            pick = np.ix_(rows, units)
+            maps = activations.transpose(1, 0, 2)
+            self._admit(units, scores[pick].T, sums[pick].T, offered, maps, rows)
 
     def merge(self, other: TopK) -> None:
         """Rank the images that another scan of the same layer, over other images, kept."""
         units = np.arange(len(self._ids))
-        self._admit(units, other._scores, other._sums, other._ids, other._maps)
+        places = np.arange(other.k)
+        self._admit(units, other._scores, other._sums, other._ids, other._maps, places)
 
-    def _admit(self, units: Ids, scores: Floats, sums: Floats, ids: Ids, maps: Floats) -> None:
-        """Let images (T,n) compete for the slots of units (T,); maps are (U,n,P)."""
+    def _admit(
+        self, units: Ids, scores: Floats, sums: Floats, ids: Ids, maps: Floats, places: Ids
+    ) -> None:
+        """Let images (T,n) compete for the slots of units (T,); maps (U,B,P), at places (n,)."""
         all_scores = np.concatenate((self._scores[units], scores), axis=1)
         all_sums = np.concatenate((self._sums[units], sums), axis=1)
         all_ids = np.concatenate((self._ids[units], ids), axis=1)
@@ -56,7 +70,7 @@ class TopK:
         self._scores[units[row], slot] = scores[row, newcomer]
         self._sums[units[row], slot] = sums[row, newcomer]
         self._ids[units[row], slot] = ids[row, newcomer]
-        self._maps[units[row], slot] = maps[units[row], newcomer]
+        self._maps[units[row], slot] = maps[units[row], places[newcomer]]
 
     def ranked(self) -> tuple[Ids, Floats, Floats]:
         """Image ids (U,k), scores (U,k) and maps (U,k,P), best first."""

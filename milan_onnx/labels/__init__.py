@@ -6,6 +6,7 @@ from milan_onnx.labels.record import (
     Candidate,
     Exemplar,
     UnitLabel,
+    Validity,
     from_json,
     in_order,
     read_jsonl,
@@ -14,7 +15,7 @@ from milan_onnx.labels.record import (
     write_jsonl,
 )
 from milan_onnx.labels.report import ReportRun, ReportSize, default_budget, write_report
-from milan_onnx.labels.summary import LayerSummary, summarize
+from milan_onnx.labels.summary import LayerSummary, LayerValidity, summarize, validity_text
 
 __all__ = [
     "FLAGS",
@@ -22,15 +23,18 @@ __all__ = [
     "Candidate",
     "Exemplar",
     "LayerSummary",
+    "LayerValidity",
     "ReportRun",
     "ReportSize",
     "UnitLabel",
+    "Validity",
     "default_budget",
     "from_json",
     "in_order",
     "read_jsonl",
     "summarize",
     "to_json",
+    "validity_text",
     "write_csv",
     "write_jsonl",
     "write_report",

@@ -4,6 +4,7 @@ Equal runs give equal bytes, so a line holds nothing that varies between them (n
 and numbers are rounded before they are written:
 
     scores (pmi, log_p_given_exemplars, log_p)   4 decimals
+    figures of validity                          4 decimals
     activations and thresholds                   6 significant digits
 
 A rounded zero is written 0.0, never -0.0; a number that is not finite is written null, which reads
@@ -30,7 +31,7 @@ from milan_onnx.errors import RunError
 from milan_onnx.files import atomic_file, write_bytes
 
 SCHEMA_VERSION = 1
-FLAGS = ("constant", "dead", "saturated", "sparse")
+FLAGS = ("abstained", "constant", "dead", "saturated", "sparse")
 CSV_COLUMNS = (
     "layer",
     "unit",
@@ -40,6 +41,10 @@ CSV_COLUMNS = (
     "log_p",
     "threshold",
     "flags",
+    "correlation",
+    "shuffled_correlation",
+    "auprc",
+    "shuffled_auprc",
 )
 
 
@@ -72,6 +77,26 @@ class Candidate:
 
     log_p: float
     """log p(d), of the language model."""
+
+
+@dataclass(frozen=True)
+class Validity:
+    """How well a label predicts its unit's activation on photos that it was not made from."""
+
+    correlation: float | None
+    """Pearson's, of log p(d|region) and activation; None where either does not vary."""
+
+    auprc: float | None
+    """Average precision of log p(d|region) for the unit's most active photos among random ones."""
+
+    shuffled_correlation: float | None
+    """Mean correlation of labels of other units of the layer; None where there are none."""
+
+    shuffled_auprc: float | None
+    """Mean average precision of the same."""
+
+    images: int
+    """Held-out photos that it was put to the test on."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,10 @@ class UnitLabel:
     """Activation above which a position belongs to the exciting region."""
 
     flags: tuple[str, ...] = ()
-    """Sorted; of 'constant', 'dead', 'saturated', 'sparse'."""
+    """Sorted; of 'abstained', 'constant', 'dead', 'saturated', 'sparse'."""
+
+    validity: Validity | None = None
+    """Its test on held-out photos; None where none was made."""
 
 
 def rounded_score(value: float | None) -> float | None:
@@ -139,6 +167,7 @@ def to_json(label: UnitLabel) -> str:
         "exemplars": [_exemplar_json(e) for e in label.exemplars],
         "threshold": rounded_activation(label.threshold),
         "flags": sorted(label.flags),
+        "validity": None if label.validity is None else _validity_json(label.validity),
     }
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -218,7 +247,14 @@ def _csv_row(label: UnitLabel) -> list[object]:
         *("" if score is None else score for score in scores),
         "" if (threshold := rounded_activation(label.threshold)) is None else threshold,
         " ".join(sorted(label.flags)),
+        *_csv_validity(label.validity),
     ]
+
+
+def _csv_validity(validity: Validity | None) -> list[object]:
+    figures = {} if validity is None else _validity_json(validity)
+    values = (figures.get(name) for name in CSV_COLUMNS[-4:])
+    return ["" if value is None else value for value in values]
 
 
 def _csv_text(text: str) -> str:
@@ -230,6 +266,16 @@ def _scores(scored: Candidate | UnitLabel) -> dict[str, float | None]:
         "pmi": rounded_score(scored.pmi),
         "log_p_given_exemplars": rounded_score(scored.log_p_given_exemplars),
         "log_p": rounded_score(scored.log_p),
+    }
+
+
+def _validity_json(validity: Validity) -> dict[str, float | None]:
+    return {
+        "correlation": rounded_score(validity.correlation),
+        "auprc": rounded_score(validity.auprc),
+        "shuffled_correlation": rounded_score(validity.shuffled_correlation),
+        "shuffled_auprc": rounded_score(validity.shuffled_auprc),
+        "images": int(validity.images),
     }
 
 
@@ -264,6 +310,19 @@ def _label(value: Mapping[str, Any]) -> UnitLabel:
         exemplars=tuple(_exemplar(e) for e in _items(value["exemplars"], "exemplars")),
         threshold=_number(value["threshold"], "threshold"),
         flags=tuple(sorted(_text(f, "flags") for f in _items(value["flags"], "flags"))),
+        validity=_validity(value.get("validity")),
+    )
+
+
+def _validity(value: Mapping[str, Any] | None) -> Validity | None:
+    if value is None:
+        return None
+    return Validity(
+        correlation=_score(value["correlation"], "correlation"),
+        auprc=_score(value["auprc"], "auprc"),
+        shuffled_correlation=_score(value["shuffled_correlation"], "shuffled_correlation"),
+        shuffled_auprc=_score(value["shuffled_auprc"], "shuffled_auprc"),
+        images=_index(value["images"], "images"),
     )
 
 

@@ -32,7 +32,7 @@ from milan_onnx.labels.record import (
     rounded_activation,
     rounded_score,
 )
-from milan_onnx.labels.summary import summarize
+from milan_onnx.labels.summary import figure_text, summarize
 from milan_onnx.labels.thumbnails import (
     STEPS,
     FrameSource,
@@ -206,6 +206,7 @@ def _page(
         facts=run.facts,
         warnings=run.warnings,
         summaries=[summarize(layer, labels) for layer in data["layers"]],
+        figure=figure_text,
         units=len(labels),
         thumbnails=thumbnails,
         # Hashes in the policy: nothing else on the page may run, whatever a label says.
@@ -299,6 +300,7 @@ def _unit_json(
         "s": _scores(label.pmi, label.log_p_given_exemplars, label.log_p),
         "t": rounded_activation(label.threshold),
         "f": sorted(label.flags),
+        "v": _validity(label),
         "c": [
             [_clipped(c.description), *_scores(c.pmi, c.log_p_given_exemplars, c.log_p)]
             for c in label.candidates[:CANDIDATES]
@@ -308,6 +310,15 @@ def _unit_json(
             for e, mask in zip(label.exemplars, masks, strict=False)
         ],
     }
+
+
+def _validity(label: UnitLabel) -> list[float | None] | None:
+    """Correlation, the same shuffled, AUPRC, the same shuffled, photos; None: not tested."""
+    v = label.validity
+    if v is None:
+        return None
+    figures = _scores(v.correlation, v.shuffled_correlation, v.auprc, v.shuffled_auprc)
+    return [*figures, int(v.images)]
 
 
 def _scores(*values: float | None) -> list[float | None]:

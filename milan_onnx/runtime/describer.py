@@ -14,6 +14,7 @@ from milan_onnx.errors import BundleError
 from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.pooling import pool
+from milan_onnx.runtime.scoring import phrase_tokens, score_phrases
 from milan_onnx.runtime.session import Session, in_order
 from milan_onnx.runtime.stepping import Captioner, LanguageModel
 from milan_onnx.runtime.vocabulary import read_vocabulary
@@ -36,6 +37,9 @@ class Hypothesis:
 
     log_p: float
     """log p(d)."""
+
+    tokens: tuple[int, ...] = ()
+    """Its token ids, the stop token included where it came to an end."""
 
 
 class Describer:
@@ -109,6 +113,7 @@ class Describer:
                     float(beams.pmi[unit, rank]),
                     float(beams.log_p_given_exemplars[unit, rank]),
                     float(beams.log_p[unit, rank]),
+                    tuple(t for t in beams.tokens[unit, rank].tolist() if t >= 0),
                 ),
             )
         return list(found.values())
@@ -117,6 +122,24 @@ class Describer:
     def words(self) -> int:
         """Number of words it can say."""
         return len(self._vocabulary.words)
+
+    def tokens(self, phrase: str) -> tuple[int, ...]:
+        """Token ids of a phrase, the stop token included, as `score` takes them.
+
+        Raises PhraseUnknown naming the words that the vocabulary does not have.
+        """
+        return phrase_tokens(phrase, self._vocabulary.words, self.bundle.manifest.vocabulary)
+
+    def score(
+        self, features: Floats, unit: NDArray[np.int64], phrases: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """log p(phrase|E) of pairs of a unit and a phrase (see `scoring.score_phrases`).
+
+        ``features``: float32 (U, K, F); ``unit`` (Q,); ``phrases``: token ids (Q, length), -1 after
+        the end (`scoring.phrase_array`). Returns float64 (Q,).
+        """
+        start = self.bundle.manifest.vocabulary.start
+        return score_phrases(self._captioner, features, unit, phrases, start)
 
     def text(self, tokens: NDArray[np.int64]) -> str:
         """The words of token ids (length,), -1 after the end."""

@@ -63,6 +63,16 @@ def test_equals_a_full_sort(
         np.testing.assert_array_equal(activations[unit], values[ids[unit], unit].max(axis=1))
 
 
+def test_ranks_only_the_rows_that_are_asked_for() -> None:
+    values = np.random.default_rng(1).standard_normal((20, 3, 4)).astype(np.float32)
+    some = np.array([1, 4, 5, 11, 19])
+    topk = TopK(3, 2, 4)
+    topk.add(np.arange(20), values, values.max(axis=2), values.sum(axis=2), some)
+    ids, _, maps = topk.ranked()
+    np.testing.assert_array_equal(ids, some[naive(values[some], 2)])
+    np.testing.assert_array_equal(maps[2, 0], values[ids[2, 0], 2])
+
+
 def test_fewer_images_than_k_leaves_empty_slots() -> None:
     values = np.ones((2, 1, 4), np.float32)
     ids, activations, _ = build(values, np.arange(2), 5, [2]).ranked()

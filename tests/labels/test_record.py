@@ -20,6 +20,7 @@ from milan_onnx.labels import (
     Candidate,
     Exemplar,
     UnitLabel,
+    Validity,
     from_json,
     in_order,
     read_jsonl,
@@ -37,6 +38,8 @@ candidates = st.builds(Candidate, st.text(), numbers, numbers, numbers)
 # Undecodable file names reach Python as lone surrogates.
 names = st.text(st.characters(exclude_categories=()))
 exemplars = st.builds(Exemplar, indices, names, numbers)
+figures = st.none() | numbers
+validities = st.builds(Validity, figures, figures, figures, figures, indices)
 labels = st.builds(
     UnitLabel,
     model=st.just(MODEL),
@@ -50,6 +53,7 @@ labels = st.builds(
     exemplars=st.lists(exemplars, max_size=3).map(tuple),
     threshold=numbers,
     flags=st.sets(st.sampled_from(FLAGS)).map(lambda flags: tuple(sorted(flags))),
+    validity=st.none() | validities,
 )
 
 
@@ -98,11 +102,13 @@ def test_the_schema_refuses_what_is_not_a_label() -> None:
 
 def test_the_schema_describes_every_key_of_a_line() -> None:
     schema = json.loads(SCHEMA.read_text())
-    line = json.loads(to_json(sample_label(0, images=(1,))))
+    tested = replace(sample_label(0, images=(1,)), validity=Validity(0.5, 0.4, 0.1, 0.2, 36))
+    line = json.loads(to_json(tested))
     assert set(schema["properties"]) == set(schema["required"]) == set(line)
     for name, value in (
         ("candidate", line["candidates"][0]),
         ("exemplar", line["exemplars"][0]),
+        ("validity", line["validity"]),
     ):
         part = schema["$defs"][name]
         assert set(part["properties"]) == set(part["required"]) == set(value)
@@ -121,6 +127,18 @@ def test_numbers_are_rounded_as_documented() -> None:
     assert (value["pmi"], value["log_p"], value["threshold"]) == (0.0, None, 1234570.0)
     assert [e["activation"] for e in value["exemplars"]] == [0.123457, None]
     assert '"pmi":0.0' in to_json(label)
+
+
+def test_validity_reads_back_and_lines_of_before_have_none() -> None:
+    tested = replace(sample_label(0), validity=Validity(0.123456, None, -0.00001, 1.0, 36))
+    line = to_json(tested)
+    assert from_json(line).validity == Validity(0.1235, None, 0.0, 1.0, 36)
+    before = {k: v for k, v in json.loads(line).items() if k != "validity"}
+    assert from_json(json.dumps(before)).validity is None
+    with pytest.raises(RunError, match="auprc is not a number"):
+        from_json(line.replace('"auprc":null', '"auprc":"x"'))
+    with pytest.raises(RunError, match="is not a label"):
+        from_json(json.dumps(before | {"validity": 3}))
 
 
 def test_equal_labels_give_equal_bytes_whatever_their_number_types() -> None:
@@ -192,18 +210,21 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_keys_are_ignored() -> None:
-    value = json.loads(to_json(sample_label(0))) | {"later": 1, "flags": ["abstained"]}
-    assert from_json(json.dumps(value)).flags == ("abstained",)
+    value = json.loads(to_json(sample_label(0))) | {"later": 1, "flags": ["odd"]}
+    assert from_json(json.dumps(value)).flags == ("odd",)
 
 
 def test_the_table_has_a_row_a_unit_and_no_formulas(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     formula = replace(sample_label(1), description='=HYPERLINK("x"), "quoted"')
-    write_csv(path, [dead_label(2), formula, sample_label(0)])
+    tested = replace(sample_label(0), validity=Validity(0.5, 0.4, 0.1, 0.2, 36))
+    write_csv(path, [dead_label(2), formula, tested])
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["unit"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["pmi"] == "-1.5"
+    assert (rows[0]["correlation"], rows[0]["shuffled_auprc"]) == ("0.5", "0.2")
+    assert (rows[1]["correlation"], rows[1]["shuffled_auprc"]) == ("", "")
     assert rows[1]["description"].startswith("'=HYPERLINK")
     assert (rows[2]["description"], rows[2]["pmi"], rows[2]["flags"]) == ("", "", "dead")
 

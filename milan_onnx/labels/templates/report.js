@@ -222,6 +222,7 @@
     const [pmi, given, prior] = unit.s;
     const row = make("p", { className: "scores" });
     if (pmi === null && given === null) return row;
+    if (unit.v) row.append(validity(unit.v));
     row.append(
       make("span", { title: "log p(d|E) − λ log p(d): how much better the description fits these exemplars than any. Higher is better." },
         "PMI ", make("b", {}, figure(pmi))),
@@ -230,6 +231,20 @@
       make("span", { title: "How likely the description is with no exemplars in view (natural logarithm)." },
         "log p(d) ", figure(prior)));
     return row;
+  }
+
+  // A bar from 0 to 1 with a tick where descriptions of other units come to.
+  function validity([own, shuffled, auprc, shuffledAuprc, images]) {
+    const bar = make("i", { className: "bar" });
+    const share = (value) => `${100 * Math.min(1, Math.max(0, value ?? 0))}%`;
+    bar.style.setProperty("--own", share(own));
+    if (shuffled !== null) {
+      bar.classList.add("ticked");
+      bar.style.setProperty("--shuffled", share(shuffled));
+    }
+    const title = `On ${images} photos that the description was not made from, log p(d|region) correlates with the activation: ${figure(own)}; for descriptions of other units of the layer: ${figure(shuffled)}. AUPRC ${figure(auprc)}, shuffled ${figure(shuffledAuprc)}.`;
+    return make("span", { className: "validity", title }, "validity ", make("b", {}, figure(own)),
+      bar, `shuffled ${figure(shuffled)}`);
   }
 
   function where(unit) {
@@ -262,6 +277,7 @@
     const unit = units[number];
     const heading = card(number).querySelector(".description");
     heading.classList.toggle("none", unit.d === null);
+    heading.classList.toggle("abstained", unit.f.includes("abstained"));
     if (unit.d === null) {
       const why = unit.f.find((flag) => flag === "dead" || flag === "constant");
       heading.replaceChildren(why ? `No description: the unit is ${why}` : "No description");
@@ -411,6 +427,7 @@
   for (const unit of units) if (unit.d) frequency.set(unit.d, (frequency.get(unit.d) || 0) + 1);
   const often = (number) => frequency.get(units[number].d) || 0;
   const pmi = (number, absent) => units[number].s[0] ?? absent;
+  const valid = (number, absent) => units[number].v?.[0] ?? absent;
   const text = (number) => units[number].d;
   // Units without a description come last in every order but that of the units.
   const byText = (a, b) =>
@@ -419,6 +436,8 @@
     "": byUnit,
     pmi: (a, b) => pmi(b, -Infinity) - pmi(a, -Infinity) || byUnit(a, b),
     worst: (a, b) => pmi(a, Infinity) - pmi(b, Infinity) || byUnit(a, b),
+    valid: (a, b) => valid(b, -2) - valid(a, -2) || byUnit(a, b),
+    doubtful: (a, b) => valid(a, 2) - valid(b, 2) || byUnit(a, b),
     text: byText,
     common: (a, b) => often(b) - often(a) || byText(a, b),
   };
@@ -559,6 +578,9 @@
     element("flag").append(make("option", { value: "none" }, `No flags (${free})`),
       ...[...flags.keys()].sort().map((flag) => make("option", { value: "=" + flag }, `${flag} (${flags.get(flag)})`)));
     element("flag").hidden = !flags.size;
+    if (!units.some((unit) => unit.v)) {
+      for (const name of ["valid", "doubtful"]) element("sort").querySelector(`[value=${name}]`).remove();
+    }
   }
 
   function onKey(event) {

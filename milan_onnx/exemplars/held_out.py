@@ -1,0 +1,154 @@
+"""What a scan keeps of the held-out half: photos on which a description is put to the test.
+
+For every unit its ``top`` most active photos, and ``sample`` photos that all units share: those of
+smallest rank (see `milan_onnx.exemplars.halves`), a bottom-k sketch. That is a uniform sample
+without replacement which depends on no order, costs one comparison a photo, and merges exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.exemplars.halves import Halves
+from milan_onnx.exemplars.topk import NO_IMAGE, TopK
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+NOBODY = -1
+"""Instead of an image id, where a slot holds no photo."""
+LEAST_SAMPLE = 8
+
+
+@dataclass(frozen=True)
+class HeldOutOptions:
+    """How much is kept of the held-out half."""
+
+    top: int = 12
+    """Most active photos kept a unit."""
+
+    sample: int = 24
+    """Photos of the random sample."""
+
+    memory: int = 128 << 20
+    """Bytes for a layer's maps of the sample; of larger maps it holds fewer photos, at least 8."""
+
+    def sample_size(self, values: int) -> int:
+        """Photos of the sample in a layer that gives ``values`` activations a photo."""
+        return min(self.sample, max(LEAST_SAMPLE, self.memory // (4 * values)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out photos of every unit of a layer, in S slots: its own most active, then the sample.
+
+    A photo of the sample that is among a unit's most active has only the first of its slots.
+    """
+
+    ids: Ids
+    """Image ids (U, S); -1 where a slot holds no photo."""
+
+    activations: Floats
+    """Largest activation of the unit in each of these photos (U, S)."""
+
+    top: int
+    """Slots of the unit's own most active photos; the others are the sample's."""
+
+    top_maps: Floats
+    """Activation maps of the former (U, top, h, w)."""
+
+    sample_maps: Floats
+    """Activation maps of the sample (S - top, U, h, w)."""
+
+    images: int
+    """Photos of the held-out half."""
+
+    def maps(self, units: Ids, slots: Ids) -> Floats:
+        """Activation maps float32 (n, h, w) of slots (n,) of units (n,)."""
+        maps = np.empty((len(units), *self.top_maps.shape[2:]), np.float32)
+        own = slots < self.top
+        maps[own] = self.top_maps[units[own], slots[own]]
+        maps[~own] = self.sample_maps[slots[~own] - self.top, units[~own]]
+        return maps
+
+
+class Sample:
+    """The photos of smallest rank, with all units' maximum and map on each."""
+
+    def __init__(self, size: int, units: int, positions: int) -> None:
+        self.size = size
+        self.ranks = np.empty(0, np.int64)
+        self.ids = np.empty(0, np.int64)
+        self.scores = np.empty((0, units), np.float32)
+        self.maps = np.empty((0, units, positions), np.float32)
+
+    def add(self, ids: Ids, ranks: Ids, activations: Floats, scores: Floats, rows: Ids) -> None:
+        """Offer photos ``rows`` of B: ids and ranks (B,), activations (B,U,P), maxima (B,U)."""
+        places = np.concatenate((np.arange(len(self.ids)), len(self.ids) + rows))
+        all_ranks = np.concatenate((self.ranks, ranks[rows]))
+        all_ids = np.concatenate((self.ids, ids[rows]))
+        kept = np.lexsort((all_ids, all_ranks))[: self.size]
+        if np.array_equal(kept, np.arange(len(self.ids))):
+            return  # nobody new, as for most photos
+        self.ranks, self.ids = all_ranks[kept], all_ids[kept]
+        self.scores = _taken(self.scores, scores, places[kept])
+        self.maps = _taken(self.maps, activations, places[kept])
+
+    def merge(self, other: Sample) -> None:
+        """Offer the photos that the sample of other images kept."""
+        self.add(other.ids, other.ranks, other.maps, other.scores, np.arange(len(other.ids)))
+
+
+def _taken(old: Floats, new: Floats, places: Ids) -> Floats:
+    """Rows of the two, one after the other, without putting them together first."""
+    rows = np.empty((len(places), *old.shape[1:]), np.float32)
+    for row, place in enumerate(places.tolist()):
+        rows[row] = old[place] if place < len(old) else new[place - len(old)]
+    return rows
+
+
+class HeldOutScan:
+    """The statistics of the held-out half in one layer, as they grow."""
+
+    def __init__(self, units: int, grid: tuple[int, int], options: HeldOutOptions) -> None:
+        """For activations of ``units`` on a ``grid`` (h, w)."""
+        positions = grid[0] * grid[1]
+        self.grid = grid
+        self.topk = TopK(units, options.top, positions)
+        self.sample = Sample(options.sample_size(units * positions), units, positions)
+        self.images = 0
+
+    def add(
+        self, ids: Ids, activations: Floats, scores: Floats, sums: Floats, sides: Halves
+    ) -> None:
+        """Count those of B images that are held out; arguments as of `TopK.add`."""
+        rows = np.flatnonzero(sides.held_out)
+        self.images += len(rows)
+        self.topk.add(ids, activations, scores, sums, rows)
+        self.sample.add(ids, sides.ranks, activations, scores, rows)
+
+    def merge(self, other: HeldOutScan) -> None:
+        """Count what the scan of other images counted."""
+        self.topk.merge(other.topk)
+        self.sample.merge(other.sample)
+        self.images += other.images
+
+    def result(self) -> HeldOut:
+        """The held-out photos, once all images are counted."""
+        ids, activations, maps = self.topk.ranked()
+        units, top = ids.shape
+        shared = np.broadcast_to(self.sample.ids, (units, len(self.sample.ids)))
+        twice = (shared[:, :, None] == ids[:, None, :]).any(axis=2)
+        return HeldOut(
+            ids=np.concatenate(
+                (np.where(ids == NO_IMAGE, NOBODY, ids), np.where(twice, NOBODY, shared)), axis=1
+            ),
+            activations=np.concatenate((activations, self.sample.scores.T), axis=1),
+            top=top,
+            top_maps=maps.reshape(units, top, *self.grid),
+            sample_maps=self.sample.maps.reshape(-1, units, *self.grid),
+            images=self.images,
+        )
