@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from milan_onnx import evaluate_virtual
+from milan_onnx.errors import ProbeError
 from milan_onnx.run import load_run
 from tests.conftest import Command
 from tests.export.toy_data import LABELS, write_toy_data
@@ -154,17 +156,15 @@ def test_a_missing_or_changed_photo_is_named(
     ],
 )
 def test_a_damaged_region_is_named(
-    milan: Command, bundle_path: Path, data: Path, tmp_path: Path, change: Any, text: str
+    bundle_path: Path, data: Path, tmp_path: Path, change: Any, text: str
 ) -> None:
     rows = read_rows(data)
     index = next(i for i, row in enumerate(rows) if row["image"].endswith("apple_2.png"))
     rows[index].update(change)
     write_regions(tmp_path, rows)
-    text = text.replace("line 4", f"line {index + 1}")
-    done = milan("evaluate", "--virtual", tmp_path, "--split", "val", "--bundle", bundle_path)
-    assert done.returncode == 5
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(ProbeError) as caught:
+        evaluate_virtual(tmp_path, "val", bundle=bundle_path)
+    assert text.replace("line 4", f"line {index + 1}") in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -215,12 +215,14 @@ def test_searching_again_finds_the_runs_own_labels(run_path: Path) -> None:
     from milan_onnx.applications.evaluate.captions import search
     from milan_onnx.bundle import load_bundle
     from milan_onnx.progress import Silent
+    from milan_onnx.reporting import run_probe
     from milan_onnx.runtime import Describer, Device
 
     run = load_run(run_path)
-    case = runs._Case(run, None, run.labels, runs.RunOptions(), Silent())  # type: ignore[arg-type]
+    options = runs.RunOptions()
+    case = runs._Case(run, None, run.labels, 17, options, Silent())  # type: ignore[arg-type]
     describer = Describer(load_bundle(run.manifest["environment"]["bundle_path"]), Device("cpu"))
-    features = runs._features(case, describer, 1)
+    features = runs._features(case, run_probe(run, None), describer.encoder(), 1)
     settings = runs._search_settings(run)
     found = runs._back(case, search(describer, features, settings, lambda _: None))
     assert [texts[0] if texts else None for texts in found] == [x.description for x in run.labels]
@@ -286,11 +288,29 @@ def test_photos_that_moved(milan: Command, run_path: Path, data: Path, tmp_path:
     done = milan(*command)
     assert done.returncode == 0, done.stderr
     assert "no PMI" not in rows_of(done.stdout)
+    assert rows_of(done.stdout)["ours"]["vocabulary used"] != "-"
     assert "the rows no PMI and greedy are left out" in done.stderr
     assert "--images" in done.stderr
     found = milan(*command, "--images", data / "images")
     assert "no PMI" in rows_of(found.stdout)
     assert milan(*command, "--images", tmp_path).returncode == 5
+
+
+def test_a_captioner_that_is_gone(
+    milan: Command, run_path: Path, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_path, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["bundle"]["sha256"] = "0" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    truth = tmp_path / "truth.csv"
+    truth.write_text("layer,unit,accepted\nrelu6,0,x\nrelu6,1,y\n")
+    done = milan("evaluate", run, "--truth", truth, "--no-similarity")
+    assert done.returncode == 0, done.stderr
+    assert [*rows_of(done.stdout)] == ["ours", "shuffled", "constant"]
+    assert "vocabulary used" not in done.stdout
+    assert "say where it is with --bundle" in done.stderr
 
 
 def test_bad_lines_are_all_named(milan: Command, run_path: Path, tmp_path: Path) -> None:

@@ -64,11 +64,13 @@ def firsts(descriptions: Descriptions) -> list[str]:
 
 
 def variety(descriptions: Descriptions, words: int) -> Mapping[str, float]:
-    """``distinct``: different first descriptions a unit; ``vocabulary``: share of the bundle's
-    ``words`` words that they use."""
+    """How much is told apart.
+
+    ``distinct``: different first descriptions a unit. ``vocabulary``: share of the bundle's
+    ``words`` words that they use; not there where it has none, or they are not known.
+    """
     said = [text for text in firsts(descriptions) if text]
-    used = {word for text in said for word in text.split()}
-    return {
-        "distinct": len(set(said)) / max(1, len(descriptions)),
-        "vocabulary": len(used) / max(1, words),
-    }
+    figures = {"distinct": len(set(said)) / max(1, len(descriptions))}
+    if words:
+        figures["vocabulary"] = len({word for text in said for word in text.split()}) / words
+    return figures

@@ -82,31 +82,15 @@ def evaluate_virtual(
     """
     options, say, data = options or VirtualOptions(), reporter or Silent(), Path(data)
     options.check()
-    captioner = load_bundle(bundle)
-    similarity = choose_similarity(options.similarity, say)
-    table = NameTable.read()
+    table, captioner = NameTable.read(), load_bundle(bundle)
     regions = _of_split(data, split, say)
-    device, threads = choose_device(options.device), choose_threads(options.threads)
-    say.choice("device", device)
-    say.choice("threads", threads)
     pool = make_pool(regions, table, captioner.manifest.encoder.image_size)
     _need_concepts(pool, data)
     units = draw_units(pool, table, options.units, options.exemplars, options.seed)
-    describer = Describer(captioner, device.value, threads.value)
-    workers = threads.value if device.value.name == "cpu" else 1
-    features = virtual_features(data, pool, units, describer.encoder(), workers, say)
-    ours = captioner.manifest.search
-    searched: dict[str, Descriptions] = {}
-    with say.stage("describe", 3 * len(units), "searches") as meter:
-        for name, settings in baselines.searches(ours).items():
-            searched[name] = search(describer, features, settings, meter)
-    judging = Judge(
-        [unit.answer for unit in units],
-        [unit.concept for unit in units],
-        describer.words,
-        similarity,
-        options.seed,
-    )
+    similarity = choose_similarity(options.similarity, say)
+    searched, words = _search(data, pool, units, captioner, options, say)
+    answers, concepts = [unit.answer for unit in units], [unit.concept for unit in units]
+    judging = Judge(answers, concepts, words, similarity, options.seed)
     rows, differences = judge(judging, searched)
     return Evaluation(
         columns=columns_of(rows),
@@ -118,6 +102,27 @@ def evaluate_virtual(
         notes=_notes(pool, units),
         units=[_unit_facts(unit, searched, index) for index, unit in enumerate(units)],
     )
+
+
+def _search(
+    data: Path,
+    pool: Pool,
+    units: Sequence[VirtualUnit],
+    captioner: Bundle,
+    options: VirtualOptions,
+    say: Reporter,
+) -> tuple[dict[str, Descriptions], int]:
+    """Descriptions of the units, ours and those of other searches, and the bundle's words."""
+    device, threads = choose_device(options.device), choose_threads(options.threads)
+    say.choice("device", device)
+    say.choice("threads", threads)
+    describer = Describer(captioner, device.value, threads.value)
+    workers = threads.value if device.value.name == "cpu" else 1  # a GPU is filled by one
+    features = virtual_features(data, pool, units, describer.encoder(), workers, say)
+    ways = baselines.searches(captioner.manifest.search)
+    with say.stage("describe", len(ways) * len(units), "searches") as meter:
+        found = {name: search(describer, features, way, meter) for name, way in ways.items()}
+    return dict(found), describer.words
 
 
 def _of_split(data: Path, split: str | None, say: Reporter) -> list[Region]:

@@ -26,12 +26,12 @@ from milan_onnx.errors import BundleError, RunError, UsageError
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.files import sha256_file
 from milan_onnx.labels import UnitLabel
-from milan_onnx.probe import frames
+from milan_onnx.probe import ProbeSet, frames
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.regions import NAMES, REGIONS, NameTable, read_regions
 from milan_onnx.reporting import run_geometry, run_probe
 from milan_onnx.run import Run, load_run
-from milan_onnx.runtime import Describer, choose_device, choose_threads
+from milan_onnx.runtime import Describer, Encoder, choose_device, choose_threads
 
 ABSTAINED = "abstained"
 
@@ -79,6 +79,8 @@ class _Case:
     truth: Truth
     labels: tuple[UnitLabel, ...]
     """Of the units with a truth."""
+    units: int
+    """How many units the judged layers have."""
     options: RunOptions
     say: Reporter
 
@@ -99,48 +101,51 @@ def evaluate_run(
     options, say = options or RunOptions(), reporter or Silent()
     if options.seed < 0:
         raise UsageError("the value of --seed is out of range", hint="see --help")
-    run = run if isinstance(run, Run) else load_run(run)
-    _check_manifest(run)
+    case = _case(run if isinstance(run, Run) else load_run(run), Path(truth), options, say)
     similarity = choose_similarity(options.similarity, say)
+    found, words, left_out = _descriptions(case)
+    hypernyms = hypernyms_of(NameTable.read())
+    answers = [case.truth.answer((x.layer, x.unit), hypernyms) for x in case.labels]
+    clusters = [f"{label.layer} {label.unit}" for label in case.labels]
+    judging = Judge(answers, clusters, words, similarity, options.seed)
+    rows, differences = judge(judging, found)
+    rows = (*rows, *_not_abstained(judging, found["ours"], case.labels))
+    return Evaluation(
+        columns=columns_of(rows),
+        rows=rows,
+        differences=differences,
+        groups={},
+        settings=_settings(case, Path(truth)),
+        counts=_counts(case),
+        notes=(*_notes(case), *left_out),
+        units=[_unit_facts(label, answers[i], found, i) for i, label in enumerate(case.labels)],
+    )
+
+
+def _case(run: Run, path: Path, options: RunOptions, say: Reporter) -> _Case:
+    """Read the truth and find the labels that it judges."""
+    _check_manifest(run)
     places = _places(run)
     chosen = _choose(places, options.layers)
-    truth_path = Path(truth)
-    known = read_truth(
-        truth_path,
+    truth = read_truth(
+        path,
         places,
         classes_of=chosen,  # the others name their layers
         kind=options.kind,
         skip_bad=options.skip_bad,
         say=say,
     )
-    tensors = {place.tensor for place in chosen}
-    keys = {key for key in known.phrases if key[0] in tensors}
-    labels = tuple(label for label in run.labels if (label.layer, label.unit) in keys)
+    names = {place.tensor for place in chosen}
+    labels = tuple(
+        label
+        for label in run.labels
+        if label.layer in names and (label.layer, label.unit) in truth.phrases
+    )
     if not labels:
         raise UsageError(
-            f"{truth_path} says nothing of the layers asked for", hint="give another --layer"
+            f"{path} says nothing of the layers asked for", hint="give another --layer"
         )
-    case = _Case(run, known, labels, options, say)
-    found, words, left_out = _descriptions(case)
-    hypernyms = hypernyms_of(NameTable.read())
-    answers = [known.answer((label.layer, label.unit), hypernyms) for label in labels]
-    clusters = [f"{label.layer} {label.unit}" for label in labels]
-    judging = Judge(answers, clusters, words, similarity, options.seed)
-    rows, differences = judge(judging, found)
-    rows = (*rows, *_not_abstained(judging, found["ours"], labels))
-    return Evaluation(
-        columns=columns_of(rows),
-        rows=rows,
-        differences=differences,
-        groups={},
-        settings=_settings(case, truth_path),
-        counts=_counts(case, chosen, len(keys)),
-        notes=_notes(case, chosen, left_out),
-        units=[
-            _unit_facts(label, a, found, i)
-            for i, (label, a) in enumerate(zip(labels, answers, strict=True))
-        ],
-    )
+    return _Case(run, truth, labels, sum(place.units for place in chosen), options, say)
 
 
 def _check_manifest(run: Run) -> None:
@@ -186,27 +191,12 @@ def _choose(places: Sequence[Place], layers: Sequence[str]) -> list[Place]:
 
 def _descriptions(case: _Case) -> tuple[dict[str, Descriptions], int, list[str]]:
     """Ours and the baselines' descriptions, the bundle's words, and what had to be left out."""
-    ours = [
-        [c.description for c in label.candidates[:TOP]] or [label.description or ""]
-        for label in case.labels
-    ]
-    found: dict[str, Descriptions] = {"ours": [[t for t in texts if t] for texts in ours]}
-    left_out = []
-    words = 0
+    found: dict[str, Descriptions] = {"ours": [_candidates(label) for label in case.labels]}
+    left_out, words = [], 0
     try:
-        bundle = _bundle(case)
-        device = choose_device(case.options.device)
-        threads = choose_threads(case.options.threads)
-        describer = Describer(bundle, device.value, threads.value)
+        describer, workers = _describer(case)
         words = describer.words
-        workers = threads.value if device.value.name == "cpu" else 1
-        features = _features(case, describer, workers)
-        settings = _search_settings(case.run)
-        rows = [name for name in baselines.searches(settings) if name != "ours"]
-        with case.say.stage("describe", len(rows) * len(features), "searches") as meter:
-            for name in rows:
-                option = baselines.searches(settings)[name]
-                found[name] = _back(case, search(describer, features, option, meter))
+        found |= _search(case, describer, workers)
     except (RunError, BundleError) as error:
         if case.options.images is not None or case.options.bundle is not None:
             raise
@@ -214,6 +204,38 @@ def _descriptions(case: _Case) -> tuple[dict[str, Descriptions], int, list[str]]
     if case.options.regions is not None:
         found["NetDissect"] = _dissected(case, case.options.regions)
     return found, words, left_out
+
+
+def _candidates(label: UnitLabel) -> list[str]:
+    texts = [candidate.description for candidate in label.candidates[:TOP]]
+    return texts or ([label.description] if label.description else [])
+
+
+def _describer(case: _Case) -> tuple[Describer, int]:
+    """The run's captioner, and how many batches of photos to encode at once.
+
+    Raises BundleError where it is gone or another one.
+    """
+    bundle = _bundle(case)
+    device = choose_device(case.options.device)
+    threads = choose_threads(case.options.threads)
+    case.say.choice("device", device)
+    case.say.choice("threads", threads)
+    workers = threads.value if device.value.name == "cpu" else 1  # a GPU is filled by one
+    return Describer(bundle, device.value, threads.value), workers
+
+
+def _search(case: _Case, describer: Describer, workers: int) -> dict[str, Descriptions]:
+    """Descriptions of other searches than the run's. Raises RunError where photos are gone."""
+    probe = run_probe(case.run, case.options.images)
+    features = _features(case, probe, describer.encoder(), workers)
+    ways = baselines.searches(_search_settings(case.run))
+    others = {name: way for name, way in ways.items() if name != "ours"}
+    with case.say.stage("describe", len(others) * len(features), "searches") as meter:
+        return {
+            name: _back(case, search(describer, features, way, meter))
+            for name, way in others.items()
+        }
 
 
 def _described(case: _Case) -> list[int]:
@@ -262,11 +284,9 @@ def _search_settings(run: Run) -> SearchDefaults:
         ) from error
 
 
-def _features(case: _Case, describer: Describer, workers: int) -> list[Floats]:
+def _features(case: _Case, probe: ProbeSet, encoder: Encoder, workers: int) -> list[Floats]:
     """Features float32 (K, F) of each described unit, from the run's photos."""
-    encoder = describer.encoder()
-    size = encoder.image_size
-    probe, view = run_probe(case.run, case.options.images), run_geometry(case.run)
+    size, view = encoder.image_size, run_geometry(case.run)
     layers = {layer.layer: layer for layer in case.run.layers}
     units = [case.labels[index] for index in _described(case)]
     uses: dict[int, list[Use]] = defaultdict(list)
@@ -347,12 +367,11 @@ def _settings(case: _Case, truth: Path) -> dict[str, Any]:
     }
 
 
-def _counts(case: _Case, chosen: Sequence[Place], truths: int) -> dict[str, int]:
-    units = sum(place.units for place in chosen)
+def _counts(case: _Case) -> dict[str, int]:
     return {
         "units": len(case.labels),
-        "units_without_truth": units - len(case.labels),
-        "truths_of_other_layers": len(case.truth.phrases) - truths,
+        "units_without_truth": case.units - len(case.labels),
+        "truths_of_other_layers": len(case.truth.phrases) - len(case.labels),
         "entries": case.truth.entries,
         "bad_entries": len(case.truth.problems),
         "units_without_description": len(case.labels) - len(_described(case)),
@@ -360,25 +379,25 @@ def _counts(case: _Case, chosen: Sequence[Place], truths: int) -> dict[str, int]
     }
 
 
-def _notes(case: _Case, chosen: Sequence[Place], left_out: Sequence[str]) -> tuple[str, ...]:
-    counts = _counts(case, chosen, len(case.labels))
+COUNTED = {
+    "units_without_truth": "units of these layers have no truth and are left out",
+    "truths_of_other_layers": "units with a truth are in layers that were not asked for",
+    "bad_entries": "bad entries of the truth were skipped",
+    "units_without_description": "units have no description and count as wrong",
+    "units_abstained": "labels are flagged abstained and count as they are",
+}
+
+
+def _notes(case: _Case) -> list[str]:
+    counts = _counts(case)
     notes = [f"{counts['units']} units are judged, by {case.truth.entries} entries of the truth"]
-    for key, text in (
-        ("units_without_truth", "units of these layers have no truth and are left out"),
-        ("truths_of_other_layers", "units with a truth are in layers that were not asked for"),
-        ("bad_entries", "bad entries of the truth were skipped"),
-        ("units_without_description", "units have no description and count as wrong"),
-        ("units_abstained", "labels are flagged abstained and count as they are"),
-    ):
-        if counts[key]:
-            notes.append(f"{counts[key]} {text}")
+    notes += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
     kept = min((len(label.candidates) for label in case.labels if label.candidates), default=TOP)
     if kept < TOP:
         notes.append(f"some labels hold fewer than {TOP} candidates, so @{TOP} is of fewer")
     if case.options.regions is None:
         notes.append("the row NetDissect is left out: no --regions")
-    notes.append("intervals: 95 %, bootstrap over units")
-    return (*notes, *left_out)
+    return [*notes, "intervals: 95 %, bootstrap over units"]
 
 
 def _unit_facts(
