@@ -20,6 +20,7 @@ from milan_onnx.probe import open_probe
 from milan_onnx.progress import Console
 from tests.conftest import Command
 from tests.labels.samples import sample_label
+from tests.test_describe import values_model
 
 LAYERS = ("--layer", "relu1", "--layer", "relu6")
 
@@ -131,6 +132,18 @@ def test_copies_of_a_photo_turn_it_off_after_the_scan(
             bundle=bundle_path,
             options=replace(options, validity=True),
         )
+
+
+@pytest.mark.parametrize("scale", [0, 1e38])
+def test_units_without_a_label_or_with_huge_activations(
+    bundle_path: Path, tmp_path: Path, scale: float
+) -> None:
+    model = values_model(tmp_path, scale, 0)
+    options = milan_onnx.DescribeOptions(synthetic=40, validity=True)
+    run = milan_onnx.describe(model, "y", bundle=bundle_path, options=options)
+    for label in run.labels:
+        assert (label.validity is None) == (scale == 0)
+        assert scale or label.flags == ("dead",)
 
 
 def held_out(units: int, images: int, seed: int = 0) -> HeldOut:

@@ -44,7 +44,7 @@ def describe(
     ``layers``: names, module paths or globs (None: the deepest layer with positions). ``images``: a
     folder, list file, zip or tar of photos (None: the built-in synthetic set). ``out``: the run's
     folder (None: nothing is written). ``bundle``: another captioner. ``on_label`` is called with
-    each label as it comes.
+    each label once it is complete: as they come, or with validity at the end.
 
     Raises the errors of `milan_onnx.errors`; on any of them, and on an interrupt, nothing is left
     behind at ``out``.

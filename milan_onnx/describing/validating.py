@@ -101,8 +101,8 @@ def score_layers(
     table = phrase_array(
         [p for s, d in zip(scored, described, strict=True) for p in _phrases(s, d)]
     )
-    table = table.reshape(-1, 1 + OTHERS, table.shape[1])
     first = np.cumsum([0, *(len(s.units) for s in scored)])
+    table = table.reshape(first[-1], 1 + OTHERS, table.shape[1])
 
     def work(uses: Uses, features: Floats) -> tuple[Uses, Scores]:
         phrases = table[first[uses.layer] + uses.row]

@@ -25,10 +25,13 @@ from PIL import Image
 
 from milan_onnx.labels import (
     Exemplar,
+    LayerValidity,
     ReportRun,
     UnitLabel,
+    Validity,
     default_budget,
     summarize,
+    validity_text,
     write_report,
 )
 from milan_onnx.labels.masks import GRID, pack_mask
@@ -212,6 +215,28 @@ def test_the_summary_counts() -> None:
     assert summary.flags == {"dead": 1}
 
 
+def tested(unit: int, correlation: float | None, *flags: str) -> UnitLabel:
+    validity = Validity(correlation, 0.5, 0.1, 0.3, 36)
+    return replace(sample_label(unit, images=(1, 2)), validity=validity, flags=flags)
+
+
+TESTED = [
+    tested(0, 0.2),
+    tested(1, -0.4, "abstained"),
+    tested(2, 0.6),
+    tested(3, None, "abstained"),
+]
+
+
+def test_the_summary_has_means_of_validity() -> None:
+    found = summarize("relu1", [*TESTED, dead_label(4)]).validity
+    assert found == LayerValidity(0.1333, 0.1, 0.5, 0.3, 0.5)
+    text = "correlation 0.13 (shuffled 0.10), AUPRC 0.50 (0.30), 50 % abstained"
+    assert validity_text(summarize("relu1", TESTED)) == text
+    assert summarize("relu1", [sample_label(0)]).validity is None
+    assert validity_text(summarize("relu1", [sample_label(0)])) == "not tested"
+
+
 @given(arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
 @settings(max_examples=60, deadline=None)
 def test_a_mask_survives_packing(small: NDArray[np.bool_]) -> None:
@@ -282,3 +307,23 @@ def test_a_browser_goes_to_a_unit_and_runs_nothing_of_a_label(tmp_path: Path) ->
     [here] = re.findall(r'<article class="card here"[^>]*aria-label="unit (\d+)', dom)
     assert here == "1"
     assert not re.search(r"<img|alert\(\d\)</script>", dom)
+
+
+def test_a_browser_sorts_by_validity_and_greys_what_abstains(tmp_path: Path) -> None:
+    write_report(tmp_path / "r.html", run=sample_run([*TESTED, dead_label(4)]))
+    order = r'<article class="card"[^>]*aria-label="unit (\d+)'
+    with shown(tmp_path / "r.html", tmp_path, "#sort=valid") as page:
+        best = page.html()
+    with shown(tmp_path / "r.html", tmp_path, "#sort=doubtful&flag==abstained") as page:
+        worst = page.html()
+    assert re.findall(order, best) == ["2", "0", "1", "3", "4"]
+    assert re.findall(order, worst) == ["1", "3"]
+    assert len(re.findall('class="description abstained"', best)) == 2
+    assert len(re.findall('class="bar ticked"', best)) == 4
+    assert "shuffled 0.10" in best and "validity <b>−0.40</b>" in best
+
+
+def test_a_browser_offers_no_validity_where_there_is_none(page_path: Path, tmp_path: Path) -> None:
+    with shown(page_path, tmp_path) as page:
+        dom = page.html()
+    assert 'value="pmi"' in dom and 'value="valid"' not in dom
