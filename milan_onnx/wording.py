@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 
 ARTICLES = frozenset({"a", "an", "the"})
 JOINING = frozenset({"and", "or"})
@@ -68,6 +69,7 @@ _ES = re.compile(r"(?:ch|sh|ss|x|zz)es$")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
+@lru_cache(maxsize=1 << 14)
 def normalise(text: str) -> tuple[str, ...]:
     """The words of a phrase as they are compared: a key, not a text for people.
 

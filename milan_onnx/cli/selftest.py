@@ -52,14 +52,14 @@ def selftest(
         print_table(
             ("verdict", "planted", "description", "right would be"), map(_row, done.verdicts)
         )
-    say.note(f"selftest: {_summary(done)}")
     if not done.passed:
         wrong = ", ".join(v.planted.plants for v in done.verdicts if not v.right)
         raise GateNotMet(
             f"selftest failed: {_summary(done)}; wrong: {wrong or 'none'}",
-            hint="see what `milan-onnx doctor` and `milan-onnx bundle verify` say of this "
-            "installation",
+            hint="where `milan-onnx doctor` and `milan-onnx bundle verify` find nothing wrong, the "
+            "bundle does not know these",
         )
+    say.note(f"selftest passed: {_summary(done)}")
 
 
 def _row(verdict: Verdict) -> tuple[object, ...]:

@@ -30,6 +30,9 @@ SPOT_SIDES = (112, 80, 57, 40)
 FAINT = 0.15
 """An edge of this much change a pixel counts half: strong ones shall not outdo the others."""
 
+LINES = (5, 9)
+"""Half distances of parallel lines: a stripe is no box."""
+
 RECTANGLES = ((9, 9), (10, 7), (7, 10), (11, 5), (5, 11))
 """Half width and half height of boxes, pixels of the template."""
 
@@ -37,45 +40,47 @@ RECTANGLES = ((9, 9), (10, 7), (7, 10), (11, 5), (5, 11))
 def forms(net: Network, grey: str, templates: Sequence[Floats]) -> tuple[str, str, str]:
     """Round things, rectangular things, and what each template shows: 1, 1 and n channels.
 
-    ``templates``: (2, 25, 25) edges as `edges_of` gives them.
+    ``templates``: (2, 25, 25) edges as `template_of` gives them.
     """
     boxes = [box(TEMPLATE, *half) for half in RECTANGLES]
-    bank = np.stack([ring(TEMPLATE, RADIUS), *bars(TEMPLATE, RADIUS), *boxes, *templates])
-    levels: dict[str, list[str]] = {"round": [], "straight": [], "things": []}
+    lines = [pair for apart in LINES for pair in bars(TEMPLATE, apart)]
+    circle = ring(TEMPLATE, RADIUS)
+    levels = []
     for side in SIDES:
         # Two pixels apart are near enough for a template of twenty.
         stride = 2 if side > 30 else 1
-        found = _matches(net, net.resize(grey, side), bank, stride)
-        circle, lines = net.channel(found, 0), net.highest(net.channel(found, 1, 2))
-        corners = net.highest(net.channel(found, 3, len(boxes)))
-        things = net.channel(found, 3 + len(boxes), len(templates))
-        for name, match, other in (
-            ("round", circle, net.op("Max", corners, lines)),
-            ("straight", corners, net.op("Max", circle, lines)),
-            ("things", things, net.op("Max", circle, corners)),
-        ):
-            levels[name].append(_placed(net, _better(net, match, other), 17 // stride | 1))
-    circles, straight, things = (net.op("Max", *planes) for planes in levels.values())
-    return circles, straight, things
+        shrunk = net.resize(grey, side)
+        round_, rectangular, stripes, shown = _found(
+            net, shrunk, ([circle], boxes, lines, templates), stride
+        )
+        corners, along = net.highest(rectangular), net.highest(stripes)
+        found = (
+            _better(net, round_, net.op("Max", corners, along)),
+            _better(net, corners, net.op("Max", round_, along)),
+            _better(net, shown, net.op("Max", round_, corners)),
+        )
+        spread = net.spread(net.concat(found), 17 // stride | 1)
+        levels.append(net.resize(spread, GRID))
+    best = net.op("Max", *levels)
+    # Good enough is good: then many or large ones come before one small perfect one.
+    circles, squares = net.channel(best, 0), net.channel(best, 1)
+    things = net.channel(best, 2, len(templates))
+    return net.ramp(circles, 0.3, 0.65), net.ramp(squares, 0.3, 0.7), things
 
 
 def dots(net: Network, grey: str) -> str:
     """Many small round spots: how densely rings of a few pixels match."""
-    bank = [
-        ring(SPOT, SPOT_RADIUS),
-        *(box(SPOT, *half) for half in ((3, 3), (3.6, 2.2), (2.2, 3.6))),
-    ]
+    others = [box(SPOT, *half) for half in ((3, 3), (3.6, 2.2), (2.2, 3.6))]
+    others += [diamond(SPOT, 4), *bars(SPOT, 3)]
+    circle, many = ring(SPOT, SPOT_RADIUS), np.full(31, 0.25, np.float32)
     found = []
     for side in SPOT_SIDES:
-        match = _matches(net, net.resize(grey, side), np.stack(bank), 1)
-        spots = _better(net, net.channel(match, 0), net.highest(net.channel(match, 1, 3)))
+        rings, rivals = _found(net, net.resize(grey, side), ([circle], others), 1)
+        spots = _better(net, rings, net.highest(rivals))
         # A spot is counted once, where it matches best: one shining ball is no pattern of dots.
         best = net.ramp(net.op("Sub", spots, net.spread(spots, 5)), -0.02, 0.0)
         counted = net.op("Mul", best, net.ramp(spots, 0.4, 0.8))
-        density = net.window(
-            counted, 1, np.full(31, 0.25, np.float32), np.full(31, 0.25, np.float32)
-        )
-        found.append(net.resize(density, GRID))
+        found.append(net.resize(net.window(counted, many, many), GRID))
     return net.op("Max", *found)
 
 
@@ -106,6 +111,13 @@ def bars(side: int, apart: float) -> tuple[Floats, Floats]:
     upright, level = (np.exp(-((np.abs(v) - apart) ** 2) / 1.5) for v in (x, y))
     zero = np.zeros_like(x)
     return _unit(np.stack([upright, zero])), _unit(np.stack([-level, zero]))
+
+
+def diamond(side: int, reach: float) -> Floats:
+    """The edges of a square that stands on a corner: (2, side, side)."""
+    y, x = _places(side)
+    strength = np.exp(-((np.abs(x) + np.abs(y) - reach) ** 2) / 3)
+    return _unit(np.stack([np.zeros_like(x), strength * np.sign(x * y)]))
 
 
 def edges_of(grey: NDArray[np.floating]) -> Floats:
@@ -152,14 +164,15 @@ def _edges(net: Network, grey: str) -> tuple[str, str]:
     return turned, net.op("Mul", strength, strength)
 
 
-def _matches(net: Network, grey: str, bank: Floats, stride: int) -> str:
-    """Normalised correlation, 0..1, with each template of ``bank`` (n, 2, k, k)."""
+def _found(net: Network, grey: str, banks: Sequence[Sequence[Floats]], stride: int) -> list[str]:
+    """Normalised correlation, 0..1, with the templates (2, k, k) of each bank."""
+    bank = np.stack([template for templates in banks for template in templates])
     edges, power = _edges(net, grey)
     window = np.ones(bank.shape[-1], np.float32)
-    around = net.op("Sqrt", net.plus(net.window(power, 1, window, window, stride), 1.0))
-    return net.op("Relu", net.op("Div", net.filter(edges, bank, stride), around))
-
-
-def _placed(net: Network, found: str, size: int) -> str:
-    """Matches spread over what they matched, on the common grid."""
-    return net.resize(net.spread(found, size), GRID)
+    # Outside there are no edges; a repeated border would draw lines there.
+    total = net.window(power, window, window, stride=stride, outside="constant")
+    around = net.op("Sqrt", net.plus(total, 1.0))
+    filtered = net.filter(edges, bank, stride, outside="constant")
+    matches = net.op("Relu", net.op("Div", filtered, around))
+    firsts = np.cumsum([0, *map(len, banks)])
+    return [net.channel(matches, int(i), len(b)) for i, b in zip(firsts, banks, strict=False)]

@@ -32,8 +32,8 @@ def glyphs(net: Network, grey: str) -> str:
 
 def _in_a_row(net: Network, letters: str) -> str:
     """Letters where others stand beside them."""
-    level = np.ones(1, np.float32)
-    beside = net.window(letters, 1, level, np.full(2 * WIDTH + 1, 1 / (2 * WIDTH + 1), np.float32))
+    level, wide = np.ones(1, np.float32), np.full(2 * WIDTH + 1, 1 / (2 * WIDTH + 1), np.float32)
+    beside = net.window(letters, level, wide)
     return net.op("Min", letters, net.times(beside, 1.5))
 
 
@@ -64,7 +64,7 @@ def _matches(net: Network, grey: str, bank: Floats) -> str:
     """The size of the normalised correlation with each template, 0..1: light or dark letters."""
     moments = net.concat([grey, net.op("Mul", grey, grey)])
     tall, wide = (np.full(side, 1 / side, np.float32) for side in (HEIGHT, WIDTH))
-    moments = net.window(moments, 2, tall, wide)
+    moments = net.window(moments, tall, wide, channels=2)
     mean, square = net.channel(moments, 0), net.channel(moments, 1)
     variance = net.op("Relu", net.op("Sub", square, net.op("Mul", mean, mean)))
     # Least: a contrast below a twentieth of the range is no letter.

@@ -85,7 +85,7 @@ def _wave_shares(net: Network, grey: str, wavelength: float, stride: int) -> str
     # Even and odd phase of an angle stand side by side.
     energy = net.mix(squared, np.kron(np.eye(len(ANGLES)), [[1, 1]]))
     both = net.concat([grey, net.op("Mul", grey, grey)])
-    moments = net.window(both, 2, profile, profile, stride)
+    moments = net.window(both, profile, profile, channels=2, stride=stride)
     mean, square = net.channel(moments, 0), net.channel(moments, 1)
     variance = net.op("Relu", net.op("Sub", square, net.op("Mul", mean, mean)))
     return net.ratio(energy, variance, 0.003)

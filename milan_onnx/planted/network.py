@@ -81,20 +81,32 @@ class Network:
         constants = [self.constant(matrix)] + ([self.constant(bias)] if bias is not None else [])
         return self.op("Conv", planes, *constants)
 
-    def filter(self, planes: str, kernels: Floats, stride: int = 1) -> str:
-        """A convolution with kernels (out, in, h, w), odd; the border is repeated outwards."""
+    def filter(
+        self, planes: str, kernels: Floats, stride: int = 1, *, outside: str = "edge"
+    ) -> str:
+        """A convolution with kernels (out, in, h, w), odd.
+
+        ``outside``: "edge" repeats the border outwards, "constant" has 0 there.
+        """
         down, across = (side // 2 for side in kernels.shape[2:])
         around = self.constant([0, 0, down, across] * 2, np.int64)
-        padded = self.op("Pad", planes, around, mode="edge")
+        padded = self.op("Pad", planes, around, mode=outside)
         return self.op("Conv", padded, self.constant(kernels), strides=[stride] * 2)
 
     def window(
-        self, planes: str, channels: int, down: Floats, across: Floats, stride: int = 1
+        self,
+        planes: str,
+        down: Floats,
+        across: Floats,
+        *,
+        channels: int = 1,
+        stride: int = 1,
+        outside: str = "edge",
     ) -> str:
         """Each channel summed over windows, weighted by a profile (k) down and one across."""
         each = np.eye(channels, dtype=np.float32)[:, :, None, None]
-        tall = self.filter(planes, each * down[:, None])
-        return self.filter(tall, each * across[None, :], stride)
+        tall = self.filter(planes, each * down[:, None], outside=outside)
+        return self.filter(tall, each * across[None, :], stride, outside=outside)
 
     def mean(self, planes: str, size: int, stride: int | None = None) -> str:
         """Mean over windows: of whole blocks, or with ``stride`` 1 around each position."""

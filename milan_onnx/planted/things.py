@@ -10,8 +10,10 @@ from milan_onnx.planted.network import Floats
 
 # Half its height in hundredths of the picture's side, so that it fills a template.
 THINGS = {"car": 27.0, "clock": 36.0, "heart": 36.0, "butterfly": 34.0, "star": 40.0}
-DRAWINGS = 4
+DRAWINGS = 6
 SCALE = 8
+SIZES = (0.92, 1.0, 1.08)
+"""A template is a little blurred by these, to meet the sizes between those of the pyramid."""
 
 
 def templates() -> list[Floats]:
@@ -28,5 +30,6 @@ def _drawing(name: str, k: int) -> NDArray[np.floating]:
 
     side = TEMPLATE * SCALE
     sketch = Sketch(Image.new("RGB", (side, side), (235, 235, 235) if k % 2 else (120, 160, 200)))
-    DRAWN[name](np.random.Generator(np.random.Philox(key=k)), sketch, 50, 50, THINGS[name])
+    size = THINGS[name] * SIZES[k % len(SIZES)]
+    DRAWN[name](np.random.Generator(np.random.Philox(key=k)), sketch, 50, 50, size)
     return np.asarray(sketch.done().convert("L").reduce(SCALE), np.float64) / 255

@@ -189,7 +189,7 @@ def _layers(net: Network, rgb: str) -> None:
                 "Max", *(net.ramp(_around(net, tone[name]), 0, 0.9) for name in ("red", "green"))
             ),
             net.highest(text),
-            net.op("Max", net.ramp(checked, 0, 0.4), net.ramp(dotted, 0, 0.5)),
+            net.op("Max", net.ramp(checked, 0, 0.45), net.ramp(dotted, 0, 0.9)),
         ],
         name="pairs",
     )

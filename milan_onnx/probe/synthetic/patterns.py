@@ -171,7 +171,7 @@ def checks(rng: Rng, k: int) -> Recipe:
 
 def dots(rng: Rng, k: int) -> Recipe:
     """Polka dots in rows, scattered spots, confetti of all colours."""
-    kind = ("polka-dots", "spots", "confetti")[k % 3]
+    kind = ("polka-dots", "spots", "polka-dots", "confetti")[k % 4]
     first = NAMES[(k * 7 + 4) % len(NAMES)]
     second = contrasting(rng, first)
     a, b = vary(rng, colour(first)), vary(rng, colour(second))
