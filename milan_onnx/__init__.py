@@ -25,6 +25,7 @@ __all__ = [
     "MilanError",
     "Run",
     "RunOptions",
+    "SelfTest",
     "UnitLabel",
     "VirtualOptions",
     "describe",
@@ -35,6 +36,7 @@ __all__ = [
     "load_run",
     "load_subject",
     "open_probe",
+    "run_selftest",
     "write_run_report",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "MilanError": ("milan_onnx.errors", "MilanError"),
     "Run": ("milan_onnx.run", "Run"),
     "RunOptions": ("milan_onnx.applications.evaluate", "RunOptions"),
+    "SelfTest": ("milan_onnx.selftest", "SelfTest"),
     "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
     "VirtualOptions": ("milan_onnx.applications.evaluate", "VirtualOptions"),
     "describe": ("milan_onnx.describing", "describe"),
@@ -59,6 +62,7 @@ _HOMES = {
     "load_run": ("milan_onnx.run", "load_run"),
     "load_subject": ("milan_onnx.subject", "load"),
     "open_probe": ("milan_onnx.probe", "open_probe"),
+    "run_selftest": ("milan_onnx.selftest", "selftest"),
     "write_run_report": ("milan_onnx.reporting", "write_run_report"),
 }
 
@@ -82,6 +86,8 @@ if TYPE_CHECKING:
     from milan_onnx.reporting import write_run_report as write_run_report
     from milan_onnx.run import Run as Run
     from milan_onnx.run import load_run as load_run
+    from milan_onnx.selftest import SelfTest as SelfTest
+    from milan_onnx.selftest import selftest as run_selftest
     from milan_onnx.subject import list_layers as list_layers
     from milan_onnx.subject import load as load_subject
 

@@ -7,14 +7,13 @@ a description is right where it says one of the phrases that are true of its uni
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from milan_onnx.choice import Choice
 from milan_onnx.describing import DescribeOptions, describe
-from milan_onnx.labels import UnitLabel
 from milan_onnx.planted import LAYERS, PLANTED, PlantedUnit, save_planted_model
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.wording import right
@@ -79,11 +78,10 @@ def selftest(
     threads: int | None = None,
     images: int = 1000,
     reporter: Reporter | None = None,
-    on_verdict: Callable[[Verdict], None] = lambda verdict: None,
 ) -> SelfTest:
     """Describe the planted units with a bundle (None: the built-in one) and judge the descriptions.
 
-    ``images``: of the built-in probe set. ``on_verdict`` is called with each verdict as it comes.
+    ``images``: of the built-in probe set.
     Raises the errors of `milan_onnx.describe`; a failed test is no error, but told by ``passed``.
     """
     say = reporter or Silent()
@@ -91,20 +89,14 @@ def selftest(
     options = DescribeOptions(
         device=device, threads=threads, synthetic=images, report=False, validity=False
     )
-    waiting = iter(PLANTED)
-    verdicts: list[Verdict] = []
-
-    def judge(label: UnitLabel) -> None:
-        verdicts.append(_verdict(next(waiting), label.description))
-        on_verdict(verdicts[-1])
-
     say.choice("model", Choice(f"{len(PLANTED)} planted units", "built in code, meaning known"))
     with tempfile.TemporaryDirectory(prefix="milan-onnx-selftest-") as folder:
         model = Path(folder) / "planted.onnx"
         save_planted_model(model)
         layers = [f"tensor:{name}" for name in LAYERS]
-        run = describe(model, layers, bundle=bundle, options=options, reporter=say, on_label=judge)
-    return SelfTest(tuple(verdicts), run.manifest)
+        run = describe(model, layers, bundle=bundle, options=options, reporter=say)
+    pairs = zip(PLANTED, run.labels, strict=True)
+    return SelfTest(tuple(_verdict(p, label.description) for p, label in pairs), run.manifest)
 
 
 def _verdict(planted: PlantedUnit, description: str | None) -> Verdict:

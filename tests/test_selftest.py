@@ -83,7 +83,7 @@ def waves(angle: float, wavelength: float) -> Floats:
 @pytest.fixture(scope="module")
 def best_titles(session: onnxruntime.InferenceSession) -> dict[str, list[str]]:
     """Titles of images of the built-in set, those that excite a unit most first."""
-    probe = SyntheticProbe(400)
+    probe = SyntheticProbe(500)
     ranks: list[list[tuple[float, float]]] = [[] for _ in PLANTED]
     for start in range(0, len(probe), 20):
         images = [probe.image(i).resize((SIDE, SIDE)) for i in range(start, start + 20)]
@@ -221,6 +221,12 @@ def test_the_right_answers_pass_and_others_do_not() -> None:
     assert nothing.share_right == nothing.share_shuffled == 0 and not nothing.passed
 
 
+def test_as_a_library(bundle_path: Path) -> None:
+    done = milan_onnx.run_selftest(bundle_path, images=20, threads=1)
+    assert [verdict.planted for verdict in done.verdicts] == list(PLANTED)
+    assert done.manifest["probe"]["images"] == 20 and not done.passed
+
+
 def test_a_bundle_that_knows_nothing_fails_with_3(milan: Command, bundle_path: Path) -> None:
     done = milan("selftest", "--bundle", bundle_path, "--synthetic", 40)
     assert done.returncode == 3, done.stderr
@@ -233,7 +239,7 @@ def test_a_bundle_that_knows_nothing_fails_with_3(milan: Command, bundle_path: P
 
 def test_too_few_images_and_a_missing_bundle_are_said(milan: Command, tmp_path: Path) -> None:
     done = milan("selftest", "--synthetic", 3)
-    assert done.returncode == 5 and "fewer than the 15 exemplars" in done.stderr
+    assert done.returncode == 2 and "--synthetic" in done.stderr and "15" in done.stderr
     done = milan("selftest", "--bundle", tmp_path / "none")
     assert done.returncode == 5 and "none" in done.stderr and not done.stdout
 

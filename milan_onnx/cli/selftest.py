@@ -22,7 +22,12 @@ SHOWN = 3
 @click.option("--bundle", type=PATH, help="Captioner bundle; by default the built-in one.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="Batches in flight; by default the processors.")
-@click.option("--synthetic", default=1000, help="Images of the built-in set; fewer show less.")
+@click.option(
+    "--synthetic",
+    default=1000,
+    type=click.IntRange(min=15),
+    help="Images of the built-in set; with fewer than 1000 it is quicker and proves less.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only errors.")
 @guarded

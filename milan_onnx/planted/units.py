@@ -52,7 +52,7 @@ def _each(nouns: Sequence[str], before: str) -> tuple[str, ...]:
 
 
 def _colour(name: str) -> tuple[str, ...]:
-    nouns = ("areas", "regions", "surfaces", "objects", "things", "items", "backgrounds", "colors")
+    nouns = ("areas", "regions", "surfaces", "objects", "things", "items", "colors")
     return (name, *_each(nouns, name), f"the color {name}")
 
 
@@ -82,13 +82,13 @@ DOTS = (
 )  # fmt: skip
 ROUND = (
     "round objects", "round shapes", "circles", "circular objects", "circular shapes",
-    "round things", "round areas", "rounded objects", "round items", "balls", "spheres", "discs",
+    "round things", "round areas", "rounded objects", "round items", "discs",
 )  # fmt: skip
 STRAIGHT = (
     "rectangles", "rectangular objects", "rectangular shapes", "squares", "square objects",
-    "square shapes", "boxes", "rectangular things", "rectangular areas", "straight edges",
+    "square shapes", "boxes", "rectangular things", "rectangular areas",
 )  # fmt: skip
-DIGITS = ("digits", "numbers", "numerals", "figures")
+DIGITS = ("digits", "numbers", "numerals")
 WORDS = ("words", "letters", "text", "lettering", "writing", "printed words", "printed text")
 TEXT = ("text", "writing", "lettering", "characters", *_joined(DIGITS, WORDS))
 
@@ -107,8 +107,8 @@ LAYERS: dict[str, dict[str, tuple[str, ...]]] = {
     "shapes": {"round shapes": ROUND, "rectangular shapes": STRAIGHT},
     "text": {"digits": DIGITS, "words": WORDS},
     "things": {
-        "cars": ("cars", "automobiles", "toy cars"),
-        "clocks": ("clocks", "clock faces", "watches"),
+        "cars": ("cars", "automobiles"),
+        "clocks": ("clocks", "clock faces"),
         "hearts": ("hearts", "heart shapes"),
         "butterflies": ("butterflies",),
         "stars": ("stars", "star shapes"),
