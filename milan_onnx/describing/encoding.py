@@ -40,6 +40,9 @@ class Regions:
     thresholds: Floats
     """Activation above which a position is in the unit's region (units,)."""
 
+    side: int
+    """Resolution of the masks: (side, side)."""
+
 
 @dataclass(frozen=True)
 class Uses:
@@ -77,9 +80,9 @@ def encode_exemplars(job: Job, layers: Sequence[LayerExemplars], encoder: Encode
     The encoder sees the same view of a photo as the subject did, at its own resolution.
     Raises ProbeError when a photo can no longer be read.
     """
-    regions = [_exemplar_regions(layer) for layer in layers]
+    regions = [_exemplar_regions(layer, encoder.image_size) for layer in layers]
     features = [np.zeros((*r.ids.shape, encoder.spec.features), np.float32) for r in regions]
-    parts = encode_regions(job, regions, encoder, "encode", encoder.image_size, lambda *part: part)
+    parts = encode_regions(job, regions, encoder, "encode", lambda *part: part)
     for uses, vectors in parts:
         for index in np.unique(uses.layer):
             mine = uses.layer == index
@@ -92,13 +95,12 @@ def encode_regions(
     regions: Sequence[Regions],
     encoder: Encoder,
     stage: str,
-    side: int,
     work: Callable[[Uses, Floats], T],
 ) -> Iterator[T]:
     """What ``work`` makes of regions and their features float32 (n, F), photo by photo.
 
-    ``regions``: of each layer; ``side``: resolution of the masks; ``stage``: its name in progress.
-    ``work`` runs in several threads at once. Raises ProbeError when a photo cannot be read.
+    ``regions``: of each layer; ``stage``: its name in progress. ``work`` runs in several threads at
+    once. Raises ProbeError when a photo cannot be read.
     """
     uses = _uses(regions)
     size = encoder.image_size
@@ -106,10 +108,11 @@ def encode_regions(
 
     def encode(batch: Sequence[Frame]) -> list[T]:
         maps = encoder.maps(np.stack([frame for _, frame in batch]))
+        sized = {r.side: [_at_most(level, r.side) for level in maps] for r in regions}
         pooled = (
-            (part, encoder.pool(maps, i, masks))
+            (part, encoder.pool(sized[masks.shape[1]], i, masks))
             for i, (image, _) in enumerate(batch)
-            for part, masks in _masks(regions, uses[image], side)
+            for part, masks in _masks(regions, uses[image])
         )
         return [work(*block) for block in _blocks(pooled)]
 
@@ -120,12 +123,43 @@ def encode_regions(
             meter(len(batch))
 
 
-def _exemplar_regions(layer: LayerExemplars) -> Regions:
+def coarse_side(encoder: Encoder, grid: tuple[int, int]) -> int:
+    """The least of a quarter, half and all of the frame's side that serves maps of a grid (h, w).
+
+    A mask of a quarter's side is made in a fifth of the time. It must not be coarser than the
+    activations, or their peaks would be missed, and fit the encoder's levels in whole cells.
+    """
+    sizes = {size for level in encoder.spec.levels for size in (level.height, level.width)}
+    if encoder.spec.mask_resize != "area":
+        return encoder.image_size
+    for parts in (4, 2):
+        side, rest = divmod(encoder.image_size, parts)
+        whole = all(side % size == 0 or size % side == 0 for size in sizes) if side else False
+        if whole and rest == 0 and side >= max(grid):
+            return side
+    return encoder.image_size
+
+
+def _at_most(level: Floats, side: int) -> Floats:
+    """Maps (N,C,h,w) averaged to (side, side) where they are finer.
+
+    Pooling them under masks of that side is the same as pooling the fine ones.
+    """
+    down, across = level.shape[2] // side, level.shape[3] // side
+    if down <= 1 and across <= 1:
+        return level
+    down, across = max(1, down), max(1, across)
+    parts = [level[:, :, y::down, x::across] for y in range(down) for x in range(across)]
+    return np.asarray(sum(parts[1:], parts[0]) / np.float32(len(parts)), dtype=np.float32)
+
+
+def _exemplar_regions(layer: LayerExemplars, side: int) -> Regions:
     units = np.array(describable(layer), np.int64)
     return Regions(
         ids=np.asarray(layer.ids[units]),
         maps=lambda rows, slots: np.asarray(layer.maps[units[rows], slots]),
         thresholds=np.asarray(layer.thresholds[units]),
+        side=side,
     )
 
 
@@ -148,9 +182,7 @@ def _uses(regions: Sequence[Regions]) -> dict[int, Uses]:
     }
 
 
-def _masks(
-    regions: Sequence[Regions], uses: Uses, side: int
-) -> Iterator[tuple[Uses, NDArray[np.bool_]]]:
+def _masks(regions: Sequence[Regions], uses: Uses) -> Iterator[tuple[Uses, NDArray[np.bool_]]]:
     """The regions of one photo, in parts, with their masks bool (n, side, side)."""
     edges = np.flatnonzero(np.diff(uses.layer, prepend=-1)).tolist()
     for begin, end in zip(edges, [*edges[1:], len(uses.layer)], strict=True):
@@ -158,7 +190,7 @@ def _masks(
         for start in range(begin, end, MASKS):
             part = uses[start : min(end, start + MASKS)]
             maps = layer.maps(part.row, part.slot)
-            yield part, exemplar_masks(maps, layer.thresholds[part.row], side, side)
+            yield part, exemplar_masks(maps, layer.thresholds[part.row], layer.side, layer.side)
 
 
 def _blocks(parts: Iterator[tuple[Uses, Floats]]) -> Iterator[tuple[Uses, Floats]]:

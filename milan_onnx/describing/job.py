@@ -176,7 +176,7 @@ def _choose_held_out(images: int, options: DescribeOptions, say: Reporter) -> He
         why = f"{images} images; half are held out from {least} on, or with --validity"
         say.choice("validity", Choice("off", why))
         return None
-    top = min(12, max(4, images // 50))
+    top = min(12, max(4, images // 80))
     held_out = HeldOutOptions(top=top, sample=max(12, 2 * top))
     why = "--validity" if options.validity else "half of the photos; --no-validity uses all"
     text = f"on {held_out.top} most active and {held_out.sample} random held-out photos a unit"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.describing.encoding import Ids, Regions, Uses, encode_regions
+from milan_onnx.describing.encoding import Ids, Regions, Uses, coarse_side, encode_regions
 from milan_onnx.describing.figures import average_precision, mean, pearson, quantile_bar
 from milan_onnx.describing.job import Job
 from milan_onnx.describing.labelling import Described
@@ -94,7 +94,7 @@ def score_layers(
     """Score the labels on held-out photos: each photo is encoded once, for all layers."""
     scored = [_unscored(held, units) for held, units in zip(held_out, described, strict=True)]
     regions = [
-        _regions(layer, held, s.units)
+        _regions(layer, held, s.units, coarse_side(encoder, held.grid))
         for layer, held, s in zip(layers, held_out, scored, strict=True)
     ]
     # One table of phrases for all layers: for each unit its own label's, then the others'.
@@ -110,7 +110,7 @@ def score_layers(
         found = describer.score(features[:, None], region, phrases.reshape(len(region), -1))
         return uses, found.reshape(-1, 1 + OTHERS)
 
-    parts = encode_regions(job, regions, encoder, "validate", _side(encoder), work)
+    parts = encode_regions(job, regions, encoder, "validate", work)
     for uses, found in parts:
         for index in np.unique(uses.layer):
             mine = uses.layer == index
@@ -165,11 +165,12 @@ def _judged(held_out: HeldOut, layer: Scored, place: int) -> tuple[_Figures, lis
     return found[0], found[1:]
 
 
-def _regions(layer: LayerExemplars, held_out: HeldOut, units: Ids) -> Regions:
+def _regions(layer: LayerExemplars, held_out: HeldOut, units: Ids, side: int) -> Regions:
     return Regions(
         ids=held_out.ids[units],
         maps=lambda rows, slots: held_out.maps(units[rows], slots),
         thresholds=np.asarray(layer.thresholds[units]),
+        side=side,
     )
 
 
@@ -212,14 +213,3 @@ def _phrases(layer: Scored, described: Sequence[Described]) -> list[tuple[int, .
         for tokens, others in zip(own, layer.others.tolist(), strict=True)
         for phrase in (tokens, *(own[other] if other >= 0 else () for other in others))
     ]
-
-
-def _side(encoder: Encoder) -> int:
-    """Resolution of the masks: half the frame's, where the pooled maps are no finer.
-
-    A held-out region is one of dozens, and twice the cells take four times as long.
-    """
-    half, rest = divmod(encoder.image_size, 2)
-    levels = encoder.spec.levels
-    fits = all(half % level.height == 0 and half % level.width == 0 for level in levels)
-    return half if encoder.spec.mask_resize == "area" and not rest and fits else encoder.image_size

@@ -66,6 +66,11 @@ class HeldOut:
     images: int
     """Photos of the held-out half."""
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the maps."""
+        return self.top_maps.shape[2], self.top_maps.shape[3]
+
     def maps(self, units: Ids, slots: Ids) -> Floats:
         """Activation maps float32 (n, h, w) of slots (n,) of units (n,)."""
         maps = np.empty((len(units), *self.top_maps.shape[2:]), np.float32)

@@ -1,0 +1,49 @@
+"""Coarse masks: which resolution, and that pooling by them is pooling by the fine ones."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milan_onnx.bundle import Level, load_bundle
+from milan_onnx.describing.encoding import _at_most, coarse_side
+from milan_onnx.runtime import Describer, Device, Encoder
+from milan_onnx.runtime.pooling import pool
+
+
+@pytest.fixture(scope="module")
+def encoder(bundle_path: Path) -> Encoder:
+    """Frames of 32x32, levels of 16x16 and 8x8."""
+    return Describer(load_bundle(bundle_path), Device("cpu")).encoder()
+
+
+@pytest.mark.parametrize(
+    ("grid", "side"), [((1, 1), 8), ((8, 3), 8), ((9, 2), 16), ((16, 16), 16), ((60, 60), 32)]
+)
+def test_masks_are_no_coarser_than_activations(
+    encoder: Encoder, grid: tuple[int, int], side: int
+) -> None:
+    assert coarse_side(encoder, grid) == side
+
+
+def test_levels_that_do_not_fit_take_the_frame_s_side(encoder: Encoder) -> None:
+    odd, bilinear = copy(encoder), copy(encoder)
+    odd.spec = replace(encoder.spec, levels=(Level("odd", 4, 12, 12),))
+    bilinear.spec = replace(encoder.spec, mask_resize="bilinear")
+    assert coarse_side(odd, (2, 2)) == coarse_side(bilinear, (2, 2)) == 32
+
+
+def test_pooling_by_coarse_masks_is_pooling_by_fine_ones() -> None:
+    rng = np.random.default_rng(0)
+    maps = [rng.standard_normal((2, 4, n, n)).astype(np.float32) for n in (16, 8, 4)]
+    masks = rng.random((5, 8, 8)) < 0.3
+    fine = masks.repeat(4, axis=1).repeat(4, axis=2)
+    coarse = [_at_most(level, 8) for level in maps]
+    assert [level.shape[2] for level in coarse] == [8, 8, 4]
+    found = pool([level[1] for level in coarse], masks, "area")
+    expected = pool([level[1] for level in maps], fine, "area")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
