@@ -20,7 +20,7 @@ from typing import Any
 STAGES = ("captioner", "refine", "lm", "export")
 VARIANTS = (
     "", "real-units", "class-probabilities", "class-maps", "coarse-masks", "general-names",
-    "pixels", "distractors", "fewer-exemplars", "noise", "refine",
+    "pixels", "drawings", "distractors", "fewer-exemplars", "noise", "refine",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def train(given: argparse.Namespace, variant: str) -> Path:
     """A bundle of the short recipe without one idea; its path."""
     folder = given.work / "ablation" / (variant or "whole")
     folder.mkdir(parents=True, exist_ok=True)
-    for shared in ("features", "units", "encoder.onnx"):
+    for shared in ("features", "drawings", "units", "encoder.onnx"):
         if not (folder / shared).exists():
             (folder / shared).symlink_to((given.work / shared).resolve())
     command = [sys.executable, "-m", "milan_onnx.export.train", "--size", "short"]

@@ -41,7 +41,7 @@ Mask = NDArray[np.bool_]
 Encode = Callable[[NDArray[np.uint8]], Sequence[Floats]]
 Say = Callable[[str], None]
 
-EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, UNIT = range(7)
+EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, UNIT, DRAWN = range(8)
 CAM_THRESHOLD = 0.45
 CLASS_CONFIDENCE = 0.35
 # Photos whose class, as the backbone sees it, is worth a sample of its own.
@@ -63,13 +63,13 @@ class Sample:
     """Bool (S,S)."""
 
     role: int
-    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE or UNIT."""
+    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, UNIT or DRAWN."""
 
     region: int = -1
     """Index of the region it shows, or -1."""
 
     name: str = ""
-    """Class index of CLASS and UNIT samples, word of PIXELS samples."""
+    """Class index of CLASS and UNIT samples, word of PIXELS samples, names of DRAWN ones."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FeatureSet:
     """Index of the region, or -1."""
 
     role: NDArray[np.int8]
-    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE or UNIT."""
+    """EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, UNIT or DRAWN."""
 
     name: tuple[str, ...]
     """Class index or word of samples without a region."""

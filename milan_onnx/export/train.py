@@ -3,6 +3,7 @@
 Stages, each of which leaves files in the work folder and can be run alone:
 
     features    encoder.onnx, and the features of all regions (minutes, once)
+    drawings    features of drawn images: patterns, plain colours, shapes, digits, words
     units       exemplars of units of trained networks, and their features
     captioner   captioner.pt: p(d|E), trained on virtual units
     refine      the same, trained on with units as mixed as those of real networks
@@ -38,10 +39,12 @@ from milan_onnx.export import onnx_export, phrases
 from milan_onnx.export.backbones import Backbone, build_backbone
 from milan_onnx.export.captioner import Captioner, CaptionerConfig
 from milan_onnx.export.card import model_card
+from milan_onnx.export.drawings import drawn_features
 from milan_onnx.export.features import (
     BACKGROUND,
     BLOB,
     CLASS,
+    DRAWN,
     Encode,
     FeaturePlan,
     FeatureSet,
@@ -78,10 +81,10 @@ from milan_onnx.regions import NameTable, Region, read_regions
 
 # Exemplars of real units share less than those of virtual ones: here up to 9 of 15 are odd, and
 # general names are drawn more often than special ones.
-MIXED = Mix(name=0.24, general=0.34, coloured=0.10, pair=0.02)
+MIXED = Mix(name=0.24, general=0.34, coloured=0.10, pair=0.04)
 # The paper's, but that a word may not come twice.
 SEARCH = SearchDefaults(50, 15, 0.2, no_repeat=1)
-STAGES = ("features", "units", "captioner", "refine", "lm", "export")
+STAGES = ("features", "drawings", "units", "captioner", "refine", "lm", "export")
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ class Size:
     views: int = 2
     """Views of each photo."""
 
+    drawings: int = 2400
+    """Drawn images."""
+
     networks: tuple[str, ...] = NETWORKS
     """Networks whose units are training samples."""
 
@@ -144,7 +150,7 @@ SIZES = {
         attention=160,
         embedding=128,
         lm_hidden=192,
-        captioner=LoopPlan(steps=4000, batch=96),
+        captioner=LoopPlan(steps=3000, batch=96),
         refine=LoopPlan(steps=500, batch=96, rate=6e-4, noise=0.4),
         lm=LoopPlan(steps=1200),
         units=UnitPlan(),
@@ -163,6 +169,7 @@ SIZES = {
         held_out=24,
         fewest=1,
         views=1,
+        drawings=24,
         networks=("efficientnet-lite0",),
         scan=ScanPlan(exemplars=5, units=8, every=7),
     ),
@@ -189,6 +196,7 @@ WITHOUT: dict[str, Callable[[Size], Size]] = {
     "class-probabilities": lambda size: replace(size, classes=False),
     "class-maps": lambda size: replace(size, roles=size.roles - {CLASS, BACKGROUND}),
     "coarse-masks": lambda size: replace(size, roles=size.roles - {BLOB}),
+    "drawings": lambda size: replace(size, roles=size.roles - {DRAWN}),
     "general-names": lambda size: _without_kinds(size, general=0.0),
     "pixels": lambda size: _without_kinds(size, pixels=0.0, colour=0.0, coloured=0.0),
     "distractors": lambda size: replace(size, units=replace(size.units, clean=1.0)),
@@ -267,9 +275,11 @@ class Run:
     @cached_property
     def features(self) -> FeatureSet:
         """All samples: of regions, then of real units."""
-        if self.unit_samples is None:
-            return self.regular
-        return FeatureSet.join([self.regular, self.unit_samples.features])
+        drawn = self.options.work / "drawings"
+        parts = [self.regular, *([FeatureSet.load(drawn)] if drawn.is_dir() else [])]
+        if self.unit_samples is not None:
+            parts.append(self.unit_samples.features)
+        return FeatureSet.join(parts)
 
     @cached_property
     def real(self) -> list[RealUnit]:
@@ -277,7 +287,7 @@ class Run:
         samples = self.unit_samples
         if samples is None:
             return []
-        first, table = len(self.regular.role), NameTable.read()
+        first, table = len(self.features.role) - len(samples.keys), NameTable.read()
         return name_units(self.features, self.known, samples.keys, first, samples.layers, table)
 
     @cached_property
@@ -345,7 +355,8 @@ class Run:
         model = Captioner(config, head.weight.shape[1])
         assert model.inputs is not None
         model.inputs.set_statistics(*self._statistics())
-        model.inputs.set_classifier(head)
+        if size.classes:
+            model.inputs.set_classifier(head)
         return model
 
     def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -393,6 +404,15 @@ class Run:
         joined = FeatureSet.join(parts)
         joined.save(self.options.work / "features")
         say(f"features: {len(joined.role)} samples of {len(set(joined.image.tolist()))} photos")
+
+    def do_drawings(self) -> None:
+        """Draw what photos show too seldom, and compute its features."""
+        if not self.options.size.drawings:
+            return
+        encode = _session(self.options.work / bundle.ENCODER, os.cpu_count() or 1)
+        photos = len({region.image for region in self.regions})
+        count, seed = self.options.size.drawings, self.options.seed
+        drawn_features(count, seed, encode, photos, say).save(self.options.work / "drawings")
 
     def do_units(self) -> None:
         """Find what excites units of trained networks among the photos to train on."""

@@ -21,6 +21,7 @@ from milan_onnx.export.features import (
     BACKGROUND,
     BLOB,
     CLASS,
+    DRAWN,
     EDGE,
     EXACT,
     PIXELS,
@@ -30,7 +31,7 @@ from milan_onnx.export.features import (
 from milan_onnx.regions import Names, NameTable, Region, mask_shape, region_mask
 
 Ints = NDArray[np.int64]
-ROLES = frozenset({EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE})
+ROLES = frozenset({EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, DRAWN})
 """Samples that virtual units are made of."""
 # A patch anywhere in such photos shows what the whole is labelled with.
 UNIFORM_SOURCES = frozenset({"dtd10", "grocery"})
@@ -39,8 +40,14 @@ SHAPE_SOURCES = frozenset(
     {"coco", "composites", "emoji", "openclipart", "synth_patterns", "tuxstamps", "toy"}
 )
 COLOUR_SHARE = 0.55
+COLOUR_PAIRS = 0.4
+"""Share of the pairs that are of colours."""
 # A colour before these misleads (people and their skin) or is not English ("red the sky").
-UNCOLOURED = frozenset({"people", "skin", "faces", "body", "the", "nature", *pixels.COLOURS})
+UNCOLOURED = frozenset(
+    {"people", "skin", "faces", "body", "the", "nature", "smooth", "grainy", *pixels.COLOURS}
+)
+# True of too much to be said: "patterns" of every texture, "symbols" of every second emoji.
+UNSAID = frozenset({"patterns", "symbols"})
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Mix:
     background: float = 0.03
     """What surrounds the thing a photo is of, with or without a colour."""
 
-    pair: float = 0.04
+    pair: float = 0.06
     """Two names joined by "and"."""
 
 
@@ -144,7 +151,7 @@ def name_samples(features: FeatureSet, regions: Sequence[Region], table: NameTab
     images = sorted({region.image for region in regions})
     first = {region.image: region for region in reversed(regions)}
     held_out = {region.image for region in regions if region.split != "train"}
-    owners = [first[images[i]] for i in features.image]
+    owners = [first[images[i]] if i < len(images) else None for i in features.image]
     names = [_names_of(features, row, regions, owner, table) for row, owner in enumerate(owners)]
     share = features.statistics.astype(np.float32)
     shapes = _shapes(features, regions)
@@ -154,14 +161,21 @@ def name_samples(features: FeatureSet, regions: Sequence[Region], table: NameTab
         [_colour_of(features, row, regions, share[row]) for row in count],
         [_look_of(features, row, share[row], shapes) for row in count],
         [shapes.get(int(features.region[row]), "") for row in count],
-        [owner.source for owner in owners],
-        np.array([owner.image not in held_out for owner in owners]),
+        [owner.source if owner else "drawn" for owner in owners],
+        np.array([owner is None or owner.image not in held_out for owner in owners]),
     )
 
 
 def _names_of(
-    features: FeatureSet, row: int, regions: Sequence[Region], owner: Region, table: NameTable
+    features: FeatureSet,
+    row: int,
+    regions: Sequence[Region],
+    owner: Region | None,
+    table: NameTable,
 ) -> Names:
+    if owner is None:
+        own, general = (part.split(";") for part in features.name[row].split("\t"))
+        return Names(tuple(filter(None, own)), tuple(filter(None, general)))
     role, index = int(features.role[row]), int(features.region[row])
     if role == CLASS:
         return table.of_class(int(features.name[row]))
@@ -270,10 +284,11 @@ def concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable[
         if colour:
             yield "background", f"{colour} {phrases.BACKGROUND}"
     else:
-        yield from (("name", name) for name in names.own)
-        yield from (("general", name) for name in names.general)
+        yield from (("name", name) for name in names.own if name not in UNSAID)
+        yield from (("general", name) for name in names.general if name not in UNSAID)
         if colour:
-            plain = [name for name in names.all[:3] if UNCOLOURED.isdisjoint(name.split())]
+            said = [name for name in names.all if name not in UNSAID]
+            plain = [name for name in said[:3] if UNCOLOURED.isdisjoint(name.split())]
             yield from (("coloured", f"{colour} {name}") for name in plain)
     if colour:
         objects = bool(names.all) and names.own != (phrases.BACKGROUND,)
@@ -362,6 +377,8 @@ class UnitSampler:
         self.by_kind: dict[str, list[Concept]] = defaultdict(list)
         for concept in concepts:
             self.by_kind[concept.kind].append(concept)
+        colours = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
+        self.can_pair_colours = len(colours) > 1
         self.any_rows = np.unique(np.concatenate([concept.rows for concept in concepts]))
         self.odds = {
             kind: np.array([c.size for c in group]) / sum(c.size for c in group)
@@ -376,6 +393,8 @@ class UnitSampler:
         if self.real and self.rng.random() < self.plan.real:
             return self._real()
         kind = str(self.rng.choice(self.kinds, p=self.shares))
+        if kind == "pair" and self.can_pair_colours and self.rng.random() < COLOUR_PAIRS:
+            return self._two_colours()
         pair = self._two_concepts() if kind == "pair" else None
         if pair is not None:
             return self._pair(*pair)
@@ -392,6 +411,8 @@ class UnitSampler:
             return self._real().phrase
         kind = str(self.rng.choice(self.kinds, p=self.shares))
         pair = self._two_concepts() if kind == "pair" else None
+        if pair is not None and self.can_pair_colours and self.rng.random() < COLOUR_PAIRS:
+            return self._two_colours().phrase
         if pair is not None:
             return f"{pair[0].wording[0]} and {pair[1].wording[0]}"
         concept = self._concept("name" if kind == "pair" else kind)
@@ -417,11 +438,23 @@ class UnitSampler:
         most = min(self.plan.most_distractors, self.plan.exemplars - 1)
         return self.rng.choice(self.any_rows, int(self.rng.integers(1, most + 1)))
 
+    def _two_colours(self) -> VirtualUnit:
+        """Regions of one colour and regions of another."""
+        group = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
+        first, second = (group[int(i)] for i in self.rng.choice(len(group), 2, replace=False))
+        names = [concept.wording[0].split()[0] for concept in (first, second)]
+        part = int(self.rng.integers(5, 11) * self.plan.exemplars // 15)
+        rows = [self._rows(first, part), self._rows(second, self.plan.exemplars - part)]
+        texts = [f"{a} and {b} areas" for a, b in (names, names[::-1])]
+        said = texts[int(part * 2 < self.plan.exemplars)]
+        return VirtualUnit(np.concatenate(rows), said, "pair", frozenset(texts))
+
     def _two_concepts(self) -> tuple[Concept, Concept] | None:
         """Two concepts that share neither a word nor a region, or none if chance finds none."""
         first = self._concept("name")
         for _ in range(20):
-            second = self._concept("general" if "general" in self.by_kind else "name")
+            special = self.rng.random() < 0.5 or "general" not in self.by_kind
+            second = self._concept("name" if special else "general")
             apart = set(first.wording[0].split()).isdisjoint(second.wording[0].split())
             if apart and not np.isin(first.rows, second.rows).any():
                 return first, second
