@@ -80,7 +80,12 @@ def layers(model: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     rows = []
     for place, layer in zip(LAYERS, manifest["layers"], strict=True):
-        rows.append({"layer": f"{place}, {layer['module']}", **layer["summary"]})
+        counts = {key: layer[key] for key in ("units", "described")}
+        share = layer["distinct"] / max(1, layer["units"])
+        rows.append(
+            {"layer": f"{place}: {layer['module']}", **counts, **layer["validity"]}
+            | {"distinct": round(share, 4)}
+        )
     return rows
 
 
