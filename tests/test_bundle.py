@@ -86,7 +86,8 @@ def test_the_built_in_bundle_names_plain_colours(tmp_path: Path, milan: Command)
     line = ("describe", tmp_path / "m.onnx", "-l", "detectors", "--mean", 0, "--std", 1)
     done = milan(*line, "--synthetic", 400, "--no-report", "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    red, blue = (line.split("\t")[3] for line in done.stdout.splitlines()[1:])
+    header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+    red, blue = (row[header.index("description")] for row in rows)
     assert "red" in red
     assert "blue" in blue
 

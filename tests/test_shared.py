@@ -49,8 +49,9 @@ def test_both_exporters_give_the_same_labels(
         line = ("describe", path, "-l", LAYERS[0], "-l", LAYERS[1], "-i", shared_images)
         done = milan(*line, "--limit", PHOTOS, "--no-report", "-o", tmp_path / name)
         assert done.returncode == 0, done.stderr
-        rows = [line.split("\t") for line in done.stdout.splitlines()[1:]]
-        labels[name] = [(row[1], row[3]) for row in rows]
+        header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+        said = header.index("description")
+        labels[name] = [(row[1], row[said]) for row in rows]
     assert len(labels["dynamo"]) == 144 + 1152
     assert labels["dynamo"] == labels["script"]
     late = [text for _, text in labels["dynamo"][144:] if text != "-"]

@@ -215,16 +215,16 @@ def test_the_summary_counts() -> None:
     assert summary.flags == {"dead": 1}
 
 
-def tested(unit: int, correlation: float | None, *flags: str) -> UnitLabel:
+def judged(unit: int, correlation: float | None, *flags: str) -> UnitLabel:
     validity = Validity(correlation, 0.5, 0.1, 0.3, 36)
     return replace(sample_label(unit, images=(1, 2)), validity=validity, flags=flags)
 
 
 TESTED = [
-    tested(0, 0.2),
-    tested(1, -0.4, "abstained"),
-    tested(2, 0.6),
-    tested(3, None, "abstained"),
+    judged(0, 0.2),
+    judged(1, -0.4, "abstained"),
+    judged(2, 0.6),
+    judged(3, None, "abstained"),
 ]
 
 
