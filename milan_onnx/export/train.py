@@ -81,7 +81,7 @@ from milan_onnx.regions import NameTable, Region, read_regions
 
 # Exemplars of real units share less than those of virtual ones: here up to 9 of 15 are odd, and
 # general names are drawn more often than special ones.
-MIXED = Mix(name=0.24, general=0.34, coloured=0.10, pair=0.04)
+MIXED = Mix(name=0.30, general=0.22, coloured=0.14, colour=0.16, pair=0.09)
 # The paper's, but that a word may not come twice.
 SEARCH = SearchDefaults(50, 15, 0.2, no_repeat=1)
 STAGES = ("features", "drawings", "units", "captioner", "refine", "lm", "export")
@@ -151,7 +151,7 @@ SIZES = {
         embedding=128,
         lm_hidden=192,
         captioner=LoopPlan(steps=3000, batch=96),
-        refine=LoopPlan(steps=500, batch=96, rate=6e-4, noise=0.4),
+        refine=LoopPlan(steps=1500, batch=96, rate=1e-3, noise=0.3),
         lm=LoopPlan(steps=1200),
         units=UnitPlan(),
         held_out=512,
@@ -313,8 +313,17 @@ class Run:
     def mixed(self) -> UnitPlan:
         """Units of the stage ``refine``."""
         plan = self.options.size.units
-        most = max(1, 3 * plan.exemplars // 5)
-        return replace(plan, most_distractors=most, clean=0.15, mix=MIXED)
+        most = max(1, plan.exemplars // 2)
+        return replace(
+            plan,
+            most_distractors=most,
+            clean=0.25,
+            mix=MIXED,
+            real=plan.real / 2,
+            drawings=3.0,
+            drawn_pairs=0.4,
+            one_source=0.4,
+        )
 
     def sampler(self, seed: int, plan: UnitPlan | None = None) -> UnitSampler:
         """Virtual units of the photos to train on."""
@@ -474,7 +483,7 @@ class Run:
         say(f"lm: {len(human)} human phrases fit the vocabulary")
         train_language_model(
             self.language_model(),
-            self.sampler(3),
+            self.sampler(3, self.mixed),
             human,
             self.encoding,
             self.options.size.lm,

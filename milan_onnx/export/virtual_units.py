@@ -40,12 +40,17 @@ SHAPE_SOURCES = frozenset(
     {"coco", "composites", "emoji", "openclipart", "synth_patterns", "tuxstamps", "toy"}
 )
 COLOUR_SHARE = 0.55
+DRAWINGS = "drawn"
+FEW = 6
+"""Samples that a source must have to fill a unit alone."""
 COLOUR_PAIRS = 0.4
 """Share of the pairs that are of colours."""
 # A colour before these misleads (people and their skin) or is not English ("red the sky").
 UNCOLOURED = frozenset(
     {"people", "skin", "faces", "body", "the", "nature", "smooth", "grainy", *pixels.COLOURS}
 )
+# Fits most of what is drawn, so that it crowds out what says more.
+COMMON = {"smooth": 0.3}
 # True of too much to be said: "patterns" of every texture, "symbols" of every second emoji.
 UNSAID = frozenset({"patterns", "symbols"})
 
@@ -97,6 +102,12 @@ class Concept:
 
     size: float
     """How often it is drawn among its kind."""
+
+    drawn: bool = False
+    """Whether most of its samples are of drawings."""
+
+    sources: tuple[Ints, ...] = ()
+    """Places in ``rows`` of each source that has at least FEW of them, drawings first."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ def name_samples(features: FeatureSet, regions: Sequence[Region], table: NameTab
         [_colour_of(features, row, regions, share[row]) for row in count],
         [_look_of(features, row, share[row], shapes) for row in count],
         [shapes.get(int(features.region[row]), "") for row in count],
-        [owner.source if owner else "drawn" for owner in owners],
+        [owner.source if owner else DRAWINGS for owner in owners],
         np.array([owner is None or owner.image not in held_out for owner in owners]),
     )
 
@@ -240,6 +251,10 @@ def _look_of(
     features: FeatureSet, row: int, share: NDArray[np.float32], shapes: Mapping[int, str]
 ) -> str:
     name = features.name[row]
+    if (
+        features.role[row] == DRAWN
+    ):  # its names say what it shows; plain colours are no "smooth areas"
+        return ""
     if features.role[row] == EDGE:
         round_ = shapes.get(int(features.region[row])) == "round"
         return "round outline" if round_ else "outline"
@@ -315,8 +330,26 @@ def _concept(
             for row in rows
         ]
     )
-    size = min(photos, 60) ** 0.5
-    return Concept(kind, wording(kind, text), np.array(rows), weights / weights.sum(), float(size))
+    size = min(photos, 60) ** 0.5 * COMMON.get(text, 1.0)
+    drawn = float(np.mean(features.role[rows] == DRAWN)) > 0.5
+    weights /= weights.sum()
+    return Concept(
+        kind,
+        wording(kind, text),
+        np.array(rows),
+        weights,
+        float(size),
+        drawn,
+        _by_source(rows, known),
+    )
+
+
+def _by_source(rows: Sequence[int], known: SampleNames) -> tuple[Ints, ...]:
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        places[known.source[row]].append(place)
+    names = sorted(places, key=lambda source: (source != DRAWINGS, source))
+    return tuple(np.array(places[name]) for name in names if len(places[name]) >= FEW)
 
 
 def wording(kind: str, text: str) -> tuple[str, ...]:
@@ -356,6 +389,20 @@ class UnitPlan:
     real: float = 0.25
     """Share of real units, where there are any."""
 
+    drawings: float = 1.0
+    """How much more often than others a concept of drawings is taken."""
+
+    one_source: float = 0.0
+    """Share of the units whose regions are of one source, as where a probe set is of one kind."""
+
+    drawn_pairs: float = 0.0
+    """Share of the pairs that are of two concepts of drawings."""
+
+
+def _odds(sizes: Sequence[float]) -> NDArray[np.float64]:
+    weights = np.array(sizes)
+    return np.asarray(weights / weights.sum(), np.float64)
+
 
 class UnitSampler:
     """Draws virtual units."""
@@ -377,11 +424,12 @@ class UnitSampler:
         self.by_kind: dict[str, list[Concept]] = defaultdict(list)
         for concept in concepts:
             self.by_kind[concept.kind].append(concept)
+        self.drawn = [c for c in self.by_kind["name"] if c.drawn]
         colours = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
         self.can_pair_colours = len(colours) > 1
         self.any_rows = np.unique(np.concatenate([concept.rows for concept in concepts]))
         self.odds = {
-            kind: np.array([c.size for c in group]) / sum(c.size for c in group)
+            kind: _odds([c.size * (plan.drawings if c.drawn else 1.0) for c in group])
             for kind, group in self.by_kind.items()
         }
         kinds = [*self.by_kind, *(["pair"] if "name" in self.by_kind else [])]
@@ -426,11 +474,23 @@ class UnitSampler:
         group = self.by_kind[kind]
         return group[int(self.rng.choice(len(group), p=self.odds[kind]))]
 
-    def _rows(self, concept: Concept, count: int) -> Ints:
-        enough = len(concept.rows) >= 2 * count
+    def _rows(self, concept: Concept, count: int, alone: bool | None = None) -> Ints:
+        rows, weights = concept.rows, concept.weights
+        if alone is None:
+            alone = self._alone()
+        if alone and concept.sources:
+            # Half of these, where there are any, are drawings.
+            first = self.rng.random() < 0.5
+            which = 0 if first else int(self.rng.integers(len(concept.sources)))
+            places = concept.sources[which]
+            rows, weights = rows[places], weights[places] / weights[places].sum()
+        enough = len(rows) >= 2 * count
         if enough:  # the same region twice is rare among a real unit's exemplars
-            return self.rng.choice(concept.rows, count, p=concept.weights, replace=False)
-        return self.rng.choice(concept.rows, count, p=concept.weights)
+            return self.rng.choice(rows, count, p=weights, replace=False)
+        return self.rng.choice(rows, count, p=weights)
+
+    def _alone(self) -> bool:
+        return bool(self.rng.random() < self.plan.one_source)
 
     def _distractors(self) -> Ints:
         if self.rng.random() < self.plan.clean:
@@ -444,19 +504,33 @@ class UnitSampler:
         first, second = (group[int(i)] for i in self.rng.choice(len(group), 2, replace=False))
         names = [concept.wording[0].split()[0] for concept in (first, second)]
         part = int(self.rng.integers(5, 11) * self.plan.exemplars // 15)
-        rows = [self._rows(first, part), self._rows(second, self.plan.exemplars - part)]
+        alone = self._alone()
+        rest = self.plan.exemplars - part
+        rows = [self._rows(first, part, alone), self._rows(second, rest, alone)]
         texts = [f"{a} and {b} areas" for a, b in (names, names[::-1])]
         said = texts[int(part * 2 < self.plan.exemplars)]
         return VirtualUnit(np.concatenate(rows), said, "pair", frozenset(texts))
 
     def _two_concepts(self) -> tuple[Concept, Concept] | None:
         """Two concepts that share neither a word nor a region, or none if chance finds none."""
+        if len(self.drawn) > 1 and self.rng.random() < self.plan.drawn_pairs:
+            return self._two_drawn()
         first = self._concept("name")
         for _ in range(20):
             special = self.rng.random() < 0.5 or "general" not in self.by_kind
             second = self._concept("name" if special else "general")
             apart = set(first.wording[0].split()).isdisjoint(second.wording[0].split())
             if apart and not np.isin(first.rows, second.rows).any():
+                return first, second
+        return None
+
+    def _two_drawn(self) -> tuple[Concept, Concept] | None:
+        """Two concepts of drawings that share no region: checks and dots."""
+        for _ in range(20):
+            first, second = (
+                self.drawn[int(i)] for i in self.rng.choice(len(self.drawn), 2, replace=False)
+            )
+            if not np.isin(first.rows, second.rows).any():
                 return first, second
         return None
 

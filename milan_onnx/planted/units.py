@@ -175,7 +175,9 @@ def _layers(net: Network, rgb: str) -> None:
     checked, dotted = checks(net, grey, gradient), dots(net, grey)
     net.concat([checked, dotted], name="patterns")
     circles, boxes, things = forms(net, grey, templates())
-    net.concat([circles, boxes], name="shapes")
+    # A square of a chequer is part of a pattern, not a shape.
+    alone = net.ramp(_around(net, checked), 0.1, 0.02)
+    net.concat([circles, net.op("Mul", boxes, alone)], name="shapes")
     text = net.concat([glyphs(net, grey)], name="text")
     net.concat([things], name="things")
     tone = {name: net.channel(tones, channel) for channel, name in enumerate(TONES)}
@@ -188,8 +190,9 @@ def _layers(net: Network, rgb: str) -> None:
             net.op(
                 "Max", *(net.ramp(_around(net, tone[name]), 0, 0.9) for name in ("red", "green"))
             ),
-            net.highest(text),
-            net.op("Max", net.ramp(checked, 0, 0.45), net.ramp(dotted, 0, 0.9)),
+            # Scaled so that both parts have as many of the best images.
+            net.op("Max", net.channel(text, 0), net.times(net.channel(text, 1), 1.3)),
+            net.op("Max", checked, net.times(dotted, 0.36)),
         ],
         name="pairs",
     )
