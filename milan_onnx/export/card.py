@@ -21,8 +21,9 @@ says what they share. Method: MILAN (Hernandez et al., ICLR 2022), trained witho
 ## Training data
 
 {regions} labelled regions of {photos} photos and drawings, those of the split "train" only, made
-into virtual units: fifteen regions, of which all but zero to five show a concept (up to nine do
-not, in a short last stage), and a phrase.
+into virtual units: one to fifteen regions, of which all but zero to five show a concept (in the
+last stage up to seven do not), and a phrase. 2,400 drawn images (stripes, chequers, dots, plain
+colours, shapes, digits, words, a few things) give what photos show too seldom.
 {real_units} units of EfficientNet-Lite0 and -Lite2, with their real exemplars among the same
 photos, are a quarter of the training examples: those of the last layer are named by their class,
 others by what at least half of their exemplars are labelled with.
@@ -42,14 +43,18 @@ research or non-commercial use only, so the same must be assumed of these weight
 
 ## Known failures
 
-- Units that detect nothing nameable still get a description, sometimes an odd special one
-  ("anchors", "llamas and paintings"). Prefer the units whose first descriptions agree.
-- "Raccoons" and "kangaroos", which have many photos, stand in for other animals.
+- Units that detect nothing nameable still get a description, sometimes an odd special one. Validity
+  (`abstained`) catches a part of them; prefer units whose first descriptions agree.
+- Class names are said where a more general one would be right ("raccoons" for mixed animals): a
+  thousand are known, from one to a few dozen photos each.
+- Two synonyms or two things that are nowhere to be seen together are sometimes joined by "and".
 - Linear bottleneck outputs and saturated units, whose exemplars share little, get noise.
-- Few words for parts of things, shapes, positions and relations, which people use often.
+- Few words for parts of things, positions and relations, which people use often.
 - Animals and clothing are over-represented in the photos, and so in the descriptions.
 - Class names follow ImageNet's and the encoder's biases; the encoder never saw other classes.
 - Colour words come from a rule on hue and brightness, not from people.
+- The planted units of `milan-onnx selftest` see drawn images, and drawings of that kind were
+  trained on: passing it says that an installation works, and little about photos.
 """
 
 SOURCES = (

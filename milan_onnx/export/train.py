@@ -79,8 +79,8 @@ from milan_onnx.export.virtual_units import (
 )
 from milan_onnx.regions import NameTable, Region, read_regions
 
-# Exemplars of real units share less than those of virtual ones: here up to 9 of 15 are odd, and
-# general names are drawn more often than special ones.
+# Exemplars of real units share less than those of virtual ones and are often of one kind of photo:
+# here up to 7 of 15 are odd, more are of one source, and colours and pairs are drawn more often.
 MIXED = Mix(name=0.30, general=0.22, coloured=0.14, colour=0.16, pair=0.09)
 # The paper's, but that a word may not come twice.
 SEARCH = SearchDefaults(50, 15, 0.2, no_repeat=1)
@@ -151,7 +151,7 @@ SIZES = {
         embedding=128,
         lm_hidden=192,
         captioner=LoopPlan(steps=3000, batch=96),
-        refine=LoopPlan(steps=1500, batch=96, rate=1e-3, noise=0.3),
+        refine=LoopPlan(steps=3000, batch=96, rate=1e-3, noise=0.3),
         lm=LoopPlan(steps=1200),
         units=UnitPlan(),
         held_out=512,
