@@ -31,7 +31,6 @@ OUTLINE_PHRASES = {
 }
 BACKGROUND = "backgrounds"
 TWO_TONES = "black and white"
-COLOUR_LABEL = "the color "
 
 
 def colour_phrases(colour: str, objects: bool) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from milan_onnx.export.features import (
     UNIT,
     FeatureSet,
 )
-from milan_onnx.regions import Names, NameTable, Region, mask_shape, region_mask
+from milan_onnx.regions import COLOUR_LABEL, Names, NameTable, Region, mask_shape, region_mask
 
 Ints = NDArray[np.int64]
 ROLES = frozenset({EXACT, BLOB, CLASS, BACKGROUND, PIXELS, EDGE, DRAWN})
@@ -236,8 +236,8 @@ def _colour_of(
     if features.name[row].startswith("color "):
         return features.name[row].removeprefix("color ")
     index = int(features.region[row])
-    if index >= 0 and regions[index].label.startswith(phrases.COLOUR_LABEL):
-        return regions[index].label.removeprefix(phrases.COLOUR_LABEL)
+    if index >= 0 and regions[index].label.startswith(COLOUR_LABEL):
+        return regions[index].label.removeprefix(COLOUR_LABEL)
     if int(features.role[row]) == EDGE:
         return ""
     black, white = (float(share[pixels.COLOURS.index(c)]) for c in ("black", "white"))
@@ -425,8 +425,7 @@ class UnitSampler:
         for concept in concepts:
             self.by_kind[concept.kind].append(concept)
         self.drawn = [c for c in self.by_kind["name"] if c.drawn]
-        colours = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
-        self.can_pair_colours = len(colours) > 1
+        self.colours = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
         self.any_rows = np.unique(np.concatenate([concept.rows for concept in concepts]))
         self.odds = {
             kind: _odds([c.size * (plan.drawings if c.drawn else 1.0) for c in group])
@@ -441,7 +440,7 @@ class UnitSampler:
         if self.real and self.rng.random() < self.plan.real:
             return self._real()
         kind = str(self.rng.choice(self.kinds, p=self.shares))
-        if kind == "pair" and self.can_pair_colours and self.rng.random() < COLOUR_PAIRS:
+        if kind == "pair" and len(self.colours) > 1 and self.rng.random() < COLOUR_PAIRS:
             return self._two_colours()
         pair = self._two_concepts() if kind == "pair" else None
         if pair is not None:
@@ -459,7 +458,7 @@ class UnitSampler:
             return self._real().phrase
         kind = str(self.rng.choice(self.kinds, p=self.shares))
         pair = self._two_concepts() if kind == "pair" else None
-        if pair is not None and self.can_pair_colours and self.rng.random() < COLOUR_PAIRS:
+        if pair is not None and len(self.colours) > 1 and self.rng.random() < COLOUR_PAIRS:
             return self._two_colours().phrase
         if pair is not None:
             return f"{pair[0].wording[0]} and {pair[1].wording[0]}"
@@ -500,8 +499,8 @@ class UnitSampler:
 
     def _two_colours(self) -> VirtualUnit:
         """Regions of one colour and regions of another."""
-        group = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
-        first, second = (group[int(i)] for i in self.rng.choice(len(group), 2, replace=False))
+        chosen = self.rng.choice(len(self.colours), 2, replace=False)
+        first, second = (self.colours[int(i)] for i in chosen)
         names = [concept.wording[0].split()[0] for concept in (first, second)]
         part = int(self.rng.integers(5, 11) * self.plan.exemplars // 15)
         alone = self._alone()

@@ -6,7 +6,7 @@ Training reads them to make virtual units, evaluation to judge with others.
 from __future__ import annotations
 
 from milan_onnx.regions.blobs import SMALLEST, blob_of, enlarge, random_blob
-from milan_onnx.regions.names import NAMES, Names, NameTable
+from milan_onnx.regions.names import COLOUR_LABEL, NAMES, Names, NameTable
 from milan_onnx.regions.reading import (
     REGIONS,
     Region,
@@ -22,6 +22,7 @@ from milan_onnx.regions.reading import (
 )
 
 __all__ = [
+    "COLOUR_LABEL",
     "NAMES",
     "REGIONS",
     "SMALLEST",

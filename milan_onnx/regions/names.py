@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = Path(__file__).with_name("names.tsv")
+COLOUR_LABEL = "the color "
+"""What labels of colour regions begin with."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.bundle import VocabularySpec
-from milan_onnx.runtime.stepping import LanguageModel
+from milan_onnx.runtime.stepping import LanguageModel, continued
 
 Ids = NDArray[np.int64]
 
@@ -37,7 +37,7 @@ def log_prior(
         )
         child = child.reshape(-1)
         total[active] += log_prob.astype(np.float64)[child]
-        goes_on = _goes_on(tokens[active], column)
+        goes_on = continued(tokens[active], column)
         active, child = active[goes_on], child[goes_on]
         # Only prefixes that some description continues are stepped further.
         kept, place = np.unique(child, return_inverse=True)
@@ -46,9 +46,3 @@ def log_prior(
         states = [state[used] for state in states]
         parent, token = parent.astype(np.int64), children[kept, 1].copy()
     return total
-
-
-def _goes_on(tokens: Ids, column: int) -> NDArray[np.bool_]:
-    if column + 1 == tokens.shape[1]:
-        return np.zeros(len(tokens), bool)
-    return np.asarray(tokens[:, column + 1] >= 0, dtype=np.bool_)

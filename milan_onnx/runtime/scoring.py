@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.bundle import VocabularySpec
 from milan_onnx.errors import PhraseUnknown
-from milan_onnx.runtime.stepping import Captioner, CaptionerStep, States
+from milan_onnx.runtime.stepping import Captioner, CaptionerStep, States, continued
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -84,7 +84,7 @@ def score_phrases(
         edges, edge = _edges(row[active], phrases[active, column])
         step = _step(captioner, contexts, parent_unit, states, parent, token, edges)
         total[active] += step.target_log_prob.astype(np.float64)[edge]
-        goes_on = _goes_on(phrases[active], column)
+        goes_on = continued(phrases[active], column)
         active, edge = active[goes_on], edge[goes_on]
         if not active.size:
             break
@@ -101,12 +101,6 @@ def _edges(rows: Ids, tokens: Ids) -> tuple[tuple[Ids, Ids], Ids]:
     base = int(tokens.max()) + 1
     codes, code = np.unique(rows * base + tokens, return_inverse=True)
     return (codes // base, codes % base), code
-
-
-def _goes_on(phrases: Ids, column: int) -> NDArray[np.bool_]:
-    if column + 1 == phrases.shape[1]:
-        return np.zeros(len(phrases), bool)
-    return np.asarray(phrases[:, column + 1] >= 0, dtype=np.bool_)
 
 
 def _step(

@@ -97,3 +97,10 @@ class LanguageModel:
         names = ["target_log_prob", *(t.name for t in self._spec.states)]
         target, *after = self._step.run(inputs, names)
         return target, after
+
+
+def continued(tokens: Ids, column: int) -> NDArray[np.bool_]:
+    """Which token sequences (S, length), -1 after the end, go on after a column: (S,)."""
+    if column + 1 == tokens.shape[1]:
+        return np.zeros(len(tokens), bool)
+    return np.asarray(tokens[:, column + 1] >= 0, dtype=np.bool_)

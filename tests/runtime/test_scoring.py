@@ -9,21 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_onnx.bundle import Bundle
 from milan_onnx.errors import PhraseUnknown
 from milan_onnx.runtime import Describer, Device
 from milan_onnx.runtime.scoring import phrase_array
 from tests.toy import FEATURES, toy_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return toy_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(scope="module")
-def describer(bundle: Bundle) -> Describer:
-    return Describer(bundle, Device("cpu"))
 
 
 def features(units: int, k: int, seed: int = 0) -> np.ndarray:

@@ -91,16 +91,6 @@ def features(units: int, seed: int = 0) -> np.ndarray:
     return rng.standard_normal((units, K, FEATURES)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return toy_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(scope="module")
-def describer(bundle: Bundle) -> Describer:
-    return Describer(bundle, Device("cpu"))
-
-
 @pytest.mark.parametrize("no_repeat", [0, 1, 2])
 def test_same_fifty_beams_as_the_plain_reference(
     bundle: Bundle, describer: Describer, no_repeat: int

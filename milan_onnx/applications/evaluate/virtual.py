@@ -28,6 +28,7 @@ from milan_onnx.errors import ProbeError
 from milan_onnx.probe import Unusable, decode
 from milan_onnx.progress import Reporter
 from milan_onnx.regions import (
+    COLOUR_LABEL,
     SMALLEST,
     NameTable,
     Region,
@@ -46,7 +47,6 @@ FEWEST_PHOTOS = 3
 DISTRACTORS = 3
 """Most of fifteen regions that do not show the concept."""
 OF = 15
-COLOUR_LABEL = "the color "
 
 
 @dataclass(frozen=True)
