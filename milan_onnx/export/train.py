@@ -51,7 +51,13 @@ from milan_onnx.export.features import (
     collect_features,
 )
 from milan_onnx.export.language_model import LanguageModel, LanguageModelConfig
-from milan_onnx.export.real_units import RealUnit, balanced, name_units
+from milan_onnx.export.real_units import (
+    Evidence,
+    RealUnit,
+    balanced,
+    class_odds,
+    name_units,
+)
 from milan_onnx.export.training import (
     Encoding,
     LoopPlan,
@@ -288,7 +294,10 @@ class Run:
         if samples is None:
             return []
         first, table = len(self.features.role) - len(samples.keys), NameTable.read()
-        return name_units(self.features, self.known, samples.keys, first, samples.layers, table)
+        assert self.backbone.head is not None
+        odds = class_odds(self.features.features, first, self.backbone.head)
+        evidence = Evidence(self.features, self.known, odds, table)
+        return name_units(evidence, samples.keys, first, samples.layers, table)
 
     @cached_property
     def known(self) -> SampleNames:
@@ -319,7 +328,6 @@ class Run:
             most_distractors=most,
             clean=0.25,
             mix=MIXED,
-            real=plan.real / 2,
             drawings=3.0,
             drawn_pairs=0.4,
             one_source=0.4,

@@ -45,6 +45,9 @@ FEW = 6
 """Samples that a source must have to fill a unit alone."""
 COLOUR_PAIRS = 0.4
 """Share of the pairs that are of colours."""
+MOSTLY = 0.6
+"""Share of a unit's regions from which on it is called by their own name: a unit of five terriers
+and three spaniels is one of terriers, one of three terriers and five spaniels one of dogs."""
 # A colour before these misleads (people and their skin) or is not English ("red the sky").
 UNCOLOURED = frozenset(
     {"people", "skin", "faces", "body", "the", "nature", "smooth", "grainy", *pixels.COLOURS}
@@ -302,9 +305,7 @@ def concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable[
         yield from (("name", name) for name in names.own if name not in UNSAID)
         yield from (("general", name) for name in names.general if name not in UNSAID)
         if colour:
-            said = [name for name in names.all if name not in UNSAID]
-            plain = [name for name in said[:3] if UNCOLOURED.isdisjoint(name.split())]
-            yield from (("coloured", f"{colour} {name}") for name in plain)
+            yield from coloured_names(colour, names)
     if colour:
         objects = bool(names.all) and names.own != (phrases.BACKGROUND,)
         yield "colour", f"{colour} {'objects' if objects else 'areas'}"
@@ -312,6 +313,13 @@ def concepts_of(features: FeatureSet, known: SampleNames, row: int) -> Iterable[
         yield "pixels", look
     if known.shape[row] and features.role[row] in (EXACT, BLOB):
         yield "shape", known.shape[row]
+
+
+def coloured_names(colour: str, names: Names) -> Iterable[tuple[str, str]]:
+    """Concepts of things in a colour: brown dogs."""
+    said = [name for name in names.all if name not in UNSAID]
+    plain = [name for name in said[:3] if UNCOLOURED.isdisjoint(name.split())]
+    return (("coloured", f"{colour} {name}") for name in plain)
 
 
 def _concept(
@@ -398,6 +406,9 @@ class UnitPlan:
     drawn_pairs: float = 0.0
     """Share of the pairs that are of two concepts of drawings."""
 
+    siblings: float = 0.35
+    """Share of the units of general names that hold many regions of one thing (see MOSTLY)."""
+
 
 def _odds(sizes: Sequence[float]) -> NDArray[np.float64]:
     weights = np.array(sizes)
@@ -425,6 +436,7 @@ class UnitSampler:
         for concept in concepts:
             self.by_kind[concept.kind].append(concept)
         self.drawn = [c for c in self.by_kind["name"] if c.drawn]
+        self.own = {c.wording[0]: c for c in self.by_kind["name"]}
         self.colours = [c for c in self.by_kind["colour"] if len(c.wording) > 1]
         self.any_rows = np.unique(np.concatenate([concept.rows for concept in concepts]))
         self.odds = {
@@ -446,6 +458,8 @@ class UnitSampler:
         if pair is not None:
             return self._pair(*pair)
         concept = self._concept("name" if kind == "pair" else kind)
+        if kind == "general" and self.rng.random() < self.plan.siblings:
+            return self._siblings(concept)
         odd = self._distractors()
         shown = self._rows(concept, self.plan.exemplars - len(odd))
         phrase = str(self.rng.choice(concept.wording))
@@ -463,6 +477,8 @@ class UnitSampler:
         if pair is not None:
             return f"{pair[0].wording[0]} and {pair[1].wording[0]}"
         concept = self._concept("name" if kind == "pair" else kind)
+        if kind == "general" and self.rng.random() < self.plan.siblings:
+            return self._siblings(concept).phrase
         return str(self.rng.choice(concept.wording))
 
     def _real(self) -> VirtualUnit:
@@ -496,6 +512,19 @@ class UnitSampler:
             return np.zeros(0, dtype=np.int64)
         most = min(self.plan.most_distractors, self.plan.exemplars - 1)
         return self.rng.choice(self.any_rows, int(self.rng.integers(1, most + 1)))
+
+    def _siblings(self, general: Concept) -> VirtualUnit:
+        """Regions of one thing among others of its kind: its own name if it is most."""
+        anchor = int(self._rows(general, 1)[0])
+        said = [name for name in self.known.names[anchor].own if name in self.own]
+        special = self.own[said[0]] if said else general
+        count = int(self.rng.integers(1, self.plan.exemplars + 1))
+        others = self._rows(general, self.plan.exemplars - count)
+        rows = np.concatenate([self._rows(special, count), others])
+        shown = sum(bool(said) and said[0] in self.known.names[row].own for row in rows.tolist())
+        concept = special if shown >= MOSTLY * len(rows) else general
+        phrase = str(self.rng.choice(concept.wording))
+        return VirtualUnit(rows, phrase, concept.kind, self._accepted(rows, concept.wording))
 
     def _two_colours(self) -> VirtualUnit:
         """Regions of one colour and regions of another."""

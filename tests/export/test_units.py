@@ -12,14 +12,17 @@ pytest.importorskip("torch")
 from milan_onnx.export import features as ft
 from milan_onnx.export import units as un
 from milan_onnx.export.backbones import build_backbone
-from milan_onnx.export.real_units import balanced, name_units
+from milan_onnx.export.real_units import Evidence, balanced, class_odds, name_units
 from milan_onnx.export.virtual_units import (
+    Concept,
+    Mix,
+    SampleNames,
     UnitPlan,
     UnitSampler,
     build_concepts,
     name_samples,
 )
-from milan_onnx.regions import NameTable, read_regions
+from milan_onnx.regions import Names, NameTable, read_regions
 from tests.export.test_data import Fixed
 from tests.export.toy_data import write_toy_data
 
@@ -82,10 +85,13 @@ def test_a_unit_is_named_by_what_its_exemplars_share(toy: tuple) -> None:
     maps = np.broadcast_to(inside, (3, 4, 14, 14))
     mixed = [apples[0], cars[0], apples[1], cars[1]]
     layer = layer_of("net block1", np.array([apples[:4], cars[:4], mixed]), maps)
-    last = layer_of("net logits", np.array([apples[:4]] * 2), np.ones((2, 4, 1, 1)))
+    last = layer_of("net logits", np.array([apples[:4], cars[:4]]), np.ones((2, 4, 1, 1)))
     head = build_backbone().head
     assert head is not None
     unsure = type(head)(head.weight[:, :3] * 0, head.bias * 0)
+    sure = head.bias * 0
+    sure[0] = 50.0
+    tench = type(head)(head.weight[:, :3] * 0, sure)
     found = [
         un.unit_features(data, regions, [layer, last], Fixed(), unsure, (part, 2), quiet)
         for part in range(2)
@@ -96,11 +102,16 @@ def test_a_unit_is_named_by_what_its_exemplars_share(toy: tuple) -> None:
     features = ft.FeatureSet.join([regular, units])
     known, table = name_samples(features, regions, NameTable.read()), NameTable.read()
     layers = [(part.layer, part.units) for part in (layer, last)]
-    named = name_units(features, known, keys, len(regular.role), layers, table)
+    first = len(regular.role)
+    odds = class_odds(features.features, first, tench)
+    assert odds.classes.shape == (len(keys), 8) and (odds.classes[:, 0] == 0).all()
+    evidence = Evidence(features, known, odds, table)
+    named = name_units(evidence, keys, first, layers, table)
     said = [{text for texts in unit.wording for text in texts} for unit in named]
     assert any("apples" in texts or "red apples" in texts for texts in said[:1])
     assert any("cars" in texts or "blue cars" in texts for texts in said[1:2])
-    assert said[-2:] == [{"tenches", "fish"}, {"goldfish", "fish"}]
+    assert said[-1] == {"tenches"}  # its class, as the backbone takes all to be tenches
+    assert not any("goldfish" in texts for texts in said)  # no exemplar shows that class
     assert not any({"apples", "cars"} <= texts for texts in said)
     rows = [set(features.image[unit.rows].tolist()) for unit in named]
     assert rows[0] == set(apples[:4]) and rows[1] == set(cars[:4])
@@ -112,3 +123,86 @@ def test_a_unit_is_named_by_what_its_exemplars_share(toy: tuple) -> None:
     assert not any(
         np.isin(concept.rows, range(len(regular.role), 10**6)).any() for concept in concepts
     )
+
+
+class Table:
+    """Evidence by row: what each sample shows, and how surely."""
+
+    def __init__(self, rows: list[dict[tuple[str, str], float]]) -> None:
+        self.rows = rows
+
+    def of(self, row: int) -> dict[tuple[str, str], float]:
+        return self.rows[row]
+
+
+def named_from(units: list[list[dict]], layer: str = "net block1", first: int = 0) -> list[dict]:
+    """How often each phrase is used of units with such exemplars (and one that shows nothing)."""
+    rows = [row for unit in [*units, [{}] * 40] for row in unit]
+    lengths = [len(unit) for unit in [*units, [{}] * 40]]
+    keys = np.array([(0, u, k) for u, n in enumerate(lengths) for k in range(n)])
+    layers = [(layer, np.arange(first, first + len(lengths)))]
+    found = name_units(Table(rows), keys, 0, layers, NameTable.read())
+    return [{t[0]: o for t, o in zip(u.wording, u.odds, strict=True)} for u in found]
+
+
+TERRIER = {("name", "airedale terriers"): 1.0, ("general", "dogs"): 1.0}
+DOG = {("general", "dogs"): 1.0}
+CAR = {("name", "cars"): 1.0, ("general", "vehicles"): 1.0}
+TENCH = {("name", "tenches"): 1.0, ("general", "fish"): 1.0}
+
+
+@pytest.mark.parametrize(
+    "exemplars, said",
+    [
+        ([TERRIER] * 10, {"airedale terriers", "dogs"}),
+        ([TERRIER] * 3 + [DOG] * 7, {"dogs"}),
+        ([{("name", "cars"): 0.1}] * 10, None),
+        ([DOG] * 6 + [CAR] * 4, {"dogs", "dogs and cars"}),
+        ([DOG] * 6 + [CAR, TENCH, {}, {}], {"dogs"}),
+    ],
+)
+def test_mixed_exemplars_get_a_general_name_or_two(exemplars: list, said: set | None) -> None:
+    found = named_from([exemplars])
+    assert (set(found[0]) if found else None) == said
+
+
+@pytest.mark.parametrize("shown, odds", [(6, 1.0), (2, 2 / 3)])
+def test_a_class_names_its_unit_as_far_as_exemplars_show_it(shown: int, odds: float) -> None:
+    unit = [TENCH] * shown + [DOG] * (10 - shown)
+    found = named_from([unit], "net logits")[0]
+    assert found["tenches"] == pytest.approx(odds)
+    assert (set(found) == {"tenches"}) == (odds == 1.0)
+
+
+def test_last_layers_and_hidden_ones_are_drawn_equally_often() -> None:
+    rows = [TERRIER] * 4 + [CAR] * 4 + [TENCH] * 4 + [{}] * 36
+    keys = np.array([(k // 24, k % 24 // 4, k % 4) for k in range(48)])
+    layers = [("net block1", np.arange(6)), ("net logits", np.array([0, *range(400, 405)]))]
+    units = name_units(Table(rows[:24] + rows[8:32]), keys, 0, layers, NameTable.read())
+    odds = balanced(units)
+    last = np.array([unit.layer == "net logits" for unit in units])
+    assert last.any() and not last.all()
+    assert odds[last].sum() == pytest.approx(0.5) == odds[~last].sum()
+
+
+def test_siblings_have_their_own_name_only_where_they_are_most() -> None:
+    names = [Names((f"{kind} dogs",), ("dogs",)) for kind in ("brown", "small") for _ in range(20)]
+    nothing = [""] * len(names)
+    known = SampleNames(names, nothing, nothing, nothing, ["toy"] * 40, np.ones(40, np.bool_))
+    concepts = [
+        Concept(kind, (text,), np.array(rows), np.full(len(rows), 1 / len(rows)), 1.0)
+        for kind, text, rows in (
+            ("name", "brown dogs", range(20)),
+            ("name", "small dogs", range(20, 40)),
+            ("general", "dogs", range(40)),
+        )
+    ]
+    mix = Mix(general=1.0, name=0, coloured=0, colour=0, pixels=0, shape=0, background=0, pair=0)
+    plan = UnitPlan(exemplars=10, siblings=1.0, mix=mix)
+    sampler = UnitSampler(concepts, known, plan, np.random.default_rng(0))
+    seen = set()
+    for unit in (sampler.draw() for _ in range(60)):
+        share = np.mean([unit.phrase in names[row].own for row in unit.rows])
+        assert unit.phrase == "dogs" or share >= 0.6
+        seen.add(unit.phrase)
+    assert seen == {"dogs", "brown dogs", "small dogs"}
