@@ -2,9 +2,10 @@
 
     python benchmarks/ablation.py --data ../shared/data --work training --out ablation.json
 
-``--work`` is a folder where the stages ``features`` and ``units`` have run. Each variant trains the
-captioner and the language model for a fraction of the default bundle's steps and is judged by
-``milan-onnx evaluate --virtual`` on the same units. Prints a row a variant as it comes.
+``--work`` is a folder where the stages ``features``, ``drawings`` and ``units`` have run. Each
+variant trains the captioner and the language model for a fraction of the default bundle's steps and
+is judged by ``benchmarks/quality.py`` on the same units: planted ones, virtual ones of val, and the
+class units of EfficientNet-Lite1 on the first ``--photos``. Prints a row a variant as it comes.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+PARTS = ("planted", "virtual", "classes")
 STAGES = ("captioner", "refine", "lm", "export")
 VARIANTS = (
     "", "real-units", "class-probabilities", "class-maps", "coarse-masks", "general-names",
-    "pixels", "drawings", "distractors", "fewer-exemplars", "noise", "refine",
+    "siblings", "pixels", "drawings", "distractors", "fewer-exemplars", "noise", "refine",
 )  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON of all figures")
     parser.add_argument("--variants", nargs="*", default=VARIANTS, help="ideas to leave out")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--units", type=int, default=1000)
+    parser.add_argument("--photos", type=int, default=3000, help="for the class units")
     given = parser.parse_args()
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     for variant in given.variants:
@@ -59,14 +61,15 @@ def train(given: argparse.Namespace, variant: str) -> Path:
 
 
 def judge(bundle: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The figures that `milan-onnx evaluate --virtual` gives."""
-    tool = Path(sys.executable).with_name("milan-onnx")
-    command = [str(tool), "evaluate", "--virtual", str(given.data), "--split", "val"]
-    command += ["--units", str(given.units), "--bundle", str(bundle), "--json"]
-    command += ["--threads", str(given.threads)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+    """The figures that benchmarks/quality.py gives."""
+    out = bundle.parent / "quality.json"
+    command = [sys.executable, str(Path(__file__).with_name("quality.py")), "--bundle", str(bundle)]
+    command += ["--data", str(given.data), "--work", str(given.work / "ablation" / "judged")]
+    command += ["--out", str(out), "--limit", str(given.photos), "--parts", *PARTS]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=quiet(given.threads))
+    found = json.loads(out.read_text())
+    figures = {part: found[part]["rows"][0]["figures"] for part in ("virtual", "classes")}
+    return {"planted": found["planted"]["share_right"], **figures}
 
 
 def quiet(threads: int) -> dict[str, str]:

@@ -25,8 +25,9 @@ into virtual units: one to fifteen regions, of which all but zero to five show a
 last stage up to seven do not), and a phrase. 2,400 drawn images (stripes, chequers, dots, plain
 colours, shapes, digits, words, a few things) give what photos show too seldom.
 {real_units} units of EfficientNet-Lite0 and -Lite2, with their real exemplars among the same
-photos, are a quarter of the training examples: those of the last layer are named by their class,
-others by what at least half of their exemplars are labelled with.
+photos, are a quarter of the training examples. They are named by what at least two fifths of their
+exemplars show, by the labels and by the encoder's own classes; units of the last layers by their
+class, as far as their exemplars show it.
 Names come from the labels, from the encoder's own ImageNet classes with class activation maps as
 masks, from WordNet 3.0's hypernyms, and from pixels (colour words, lines, light). The language
 model also saw human descriptions of units of ResNet152 (MILANNOTATIONS, text only) that fit the
@@ -81,6 +82,10 @@ SOURCES = (
 )
 
 
+PLANTED = """### Planted units
+
+{right} of {units} units that are detectors of something known are described rightly, {shuffled} with
+the labels of other units (`milan-onnx selftest`; docs/selftest.md)."""
 NOT_MEASURED = "Not measured yet: see benchmarks/quality.py."
 VIRTUAL = """### Virtual units of the split "{split}"
 
@@ -111,12 +116,22 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     """The card's text from the facts of a training run and what benchmarks/quality.py measured."""
     listed = "\n".join(f"- {source}: {licence}" for source, licence in SOURCES)
     parts = [
+        *_planted(measured.get("planted")),
         *_judged(VIRTUAL, measured.get("virtual")),
         *_judged(CLASSES, measured.get("classes")),
         *_layers(measured.get("layers")),
     ]
     figures = "\n\n".join(parts) or NOT_MEASURED
     return CARD.format(**facts, sources=listed, figures=figures)
+
+
+def _planted(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    units = found["units"]
+    right = sum(unit["right"] for unit in units)
+    shuffled = f"{100 * found['share_shuffled']:.1f} %"
+    return [PLANTED.format(right=right, units=len(units), shuffled=shuffled)]
 
 
 def _judged(text: str, found: Mapping[str, Any] | None) -> list[str]:

@@ -204,6 +204,7 @@ WITHOUT: dict[str, Callable[[Size], Size]] = {
     "coarse-masks": lambda size: replace(size, roles=size.roles - {BLOB}),
     "drawings": lambda size: replace(size, roles=size.roles - {DRAWN}),
     "general-names": lambda size: _without_kinds(size, general=0.0),
+    "siblings": lambda size: replace(size, units=replace(size.units, siblings=0.0)),
     "pixels": lambda size: _without_kinds(size, pixels=0.0, colour=0.0, coloured=0.0),
     "distractors": lambda size: replace(size, units=replace(size.units, clean=1.0)),
     "fewer-exemplars": lambda size: replace(
