@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0 torchvision==0.28.0
 DATA ?= ../shared/data
 WORK ?= training
 SEED ?= 0
-VERSION ?= 3
+VERSION ?= 4
 
 .PHONY: demo test check format bundle clean
 

@@ -84,8 +84,8 @@ SOURCES = (
 
 PLANTED = """### Planted units
 
-{right} of {units} units that are detectors of something known are described rightly, {shuffled} with
-the labels of other units (`milan-onnx selftest`; docs/selftest.md)."""
+{right} of {units} units that are detectors of something known are described rightly; with the
+labels of other units {shuffled} would be (`milan-onnx selftest`; docs/selftest.md)."""
 NOT_MEASURED = "Not measured yet: see benchmarks/quality.py."
 VIRTUAL = """### Virtual units of the split "{split}"
 

@@ -37,9 +37,14 @@ SECOND = 0.25
 """Share of a unit's exemplars that must show the second of two things it is named by."""
 PAIRS = 0.5
 """How often a unit that detects two things is named by both."""
-OWN_CLASS = 0.3
+OWN_CLASS = 0.1
 """Share of its exemplars from which on a unit of a classifier's last layer is always called by its
 class; where fewer show it, as much less often."""
+LAST = 0.9
+"""Share of the units drawn that are of last layers: their names are all different, and without
+them the captioner calls every second unit "animals"."""
+COMMON = 0.75
+"""A name of n units is drawn ``n ** (1 - COMMON)`` times as often as a name of one."""
 CLASSES = 8
 """Likeliest classes of the backbone that count for a sample."""
 
@@ -255,12 +260,12 @@ def _unit(
 def balanced(units: Sequence[RealUnit]) -> NDArray[np.float64]:
     """How often to draw each unit: (units,).
 
-    Common names do not crowd out others, and units of last layers, whose names are all different,
-    are half of what is drawn.
+    Common names ("animals", of every tenth unit) do not crowd out others, and units of last layers,
+    whose names are all different, are LAST of what is drawn.
     """
     counts = Counter(unit.wording[0][0] for unit in units)
-    weights = np.array([counts[unit.wording[0][0]] ** -0.5 for unit in units])
+    weights = np.array([counts[unit.wording[0][0]] ** -COMMON for unit in units])
     last = np.array([unit.layer.endswith(LOGITS) for unit in units])
-    for group in (last, ~last):
-        weights[group] /= weights[group].sum() or 1.0
+    for group, share in ((last, LAST), (~last, 1 - LAST)):
+        weights[group] *= share / (weights[group].sum() or 1.0)
     return np.asarray(weights / weights.sum(), np.float64)

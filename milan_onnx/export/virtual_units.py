@@ -406,7 +406,7 @@ class UnitPlan:
     drawn_pairs: float = 0.0
     """Share of the pairs that are of two concepts of drawings."""
 
-    siblings: float = 0.35
+    siblings: float = 0.2
     """Share of the units of general names that hold many regions of one thing (see MOSTLY)."""
 
 

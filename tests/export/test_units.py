@@ -12,7 +12,14 @@ pytest.importorskip("torch")
 from milan_onnx.export import features as ft
 from milan_onnx.export import units as un
 from milan_onnx.export.backbones import build_backbone
-from milan_onnx.export.real_units import Evidence, balanced, class_odds, name_units
+from milan_onnx.export.real_units import (
+    LAST,
+    OWN_CLASS,
+    Evidence,
+    balanced,
+    class_odds,
+    name_units,
+)
 from milan_onnx.export.virtual_units import (
     Concept,
     Mix,
@@ -166,15 +173,15 @@ def test_mixed_exemplars_get_a_general_name_or_two(exemplars: list, said: set | 
     assert (set(found[0]) if found else None) == said
 
 
-@pytest.mark.parametrize("shown, odds", [(6, 1.0), (2, 2 / 3)])
-def test_a_class_names_its_unit_as_far_as_exemplars_show_it(shown: int, odds: float) -> None:
-    unit = [TENCH] * shown + [DOG] * (10 - shown)
+@pytest.mark.parametrize("share, odds", [(1.0, 1.0), (OWN_CLASS / 2, 0.5)])
+def test_a_class_names_its_unit_as_far_as_exemplars_show_it(share: float, odds: float) -> None:
+    unit = [{**DOG, ("name", "tenches"): share}] * 10
     found = named_from([unit], "net logits")[0]
     assert found["tenches"] == pytest.approx(odds)
-    assert (set(found) == {"tenches"}) == (odds == 1.0)
+    assert found.get("dogs", 0.0) == pytest.approx(1 - odds)
 
 
-def test_last_layers_and_hidden_ones_are_drawn_equally_often() -> None:
+def test_last_layers_have_their_share_of_what_is_drawn() -> None:
     rows = [TERRIER] * 4 + [CAR] * 4 + [TENCH] * 4 + [{}] * 36
     keys = np.array([(k // 24, k % 24 // 4, k % 4) for k in range(48)])
     layers = [("net block1", np.arange(6)), ("net logits", np.array([0, *range(400, 405)]))]
@@ -182,7 +189,7 @@ def test_last_layers_and_hidden_ones_are_drawn_equally_often() -> None:
     odds = balanced(units)
     last = np.array([unit.layer == "net logits" for unit in units])
     assert last.any() and not last.all()
-    assert odds[last].sum() == pytest.approx(0.5) == odds[~last].sum()
+    assert odds[last].sum() == pytest.approx(LAST) and odds.sum() == pytest.approx(1)
 
 
 def test_siblings_have_their_own_name_only_where_they_are_most() -> None:
