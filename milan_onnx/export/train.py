@@ -330,7 +330,7 @@ class Run:
             most_distractors=most,
             clean=0.25,
             mix=MIXED,
-            drawings=3.0,
+            drawings=5.0,
             real=0.5 * plan.real,
             drawn_pairs=0.4,
             one_source=0.4,
