@@ -46,9 +46,10 @@ research or non-commercial use only, so the same must be assumed of these weight
 
 - Units that detect nothing nameable still get a description, sometimes an odd special one. Validity
   (`abstained`) catches a part of them; prefer units whose first descriptions agree.
-- Class names are said where a more general one would be right ("raccoons" for mixed animals): a
-  thousand are known, from one to a few dozen photos each.
-- Two synonyms or two things that are nowhere to be seen together are sometimes joined by "and".
+- Class names are said where a more general one would be right ("smooth newts" for rough brown
+  ground, "grey whales" for waves): a thousand are known, from one to a few dozen photos each.
+- Two synonyms or two things that are nowhere to be seen together are sometimes joined by "and"
+  ("sawmills and norfolk terriers").
 - Linear bottleneck outputs and saturated units, whose exemplars share little, get noise.
 - Few words for parts of things, positions and relations, which people use often.
 - Animals and clothing are over-represented in the photos, and so in the descriptions.
@@ -100,6 +101,10 @@ and Lite2 were, by the same names."""
 LAYERS = """### Validity on three layers of EfficientNet-Lite1
 
 Labels from one half of all photos, tested on the other half (docs/validity.md)."""
+BY_EYE = """### By eye
+
+Of {units} random units of the {layer} layer above, a person found {right} labels right, {partly} partly
+right (true of some exemplars, or too special) and {wrong} wrong."""
 LAYER_ROWS = (
     ("units", "units"),
     ("described", "described"),
@@ -120,6 +125,7 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
         *_judged(VIRTUAL, measured.get("virtual")),
         *_judged(CLASSES, measured.get("classes")),
         *_layers(measured.get("layers")),
+        *_by_eye(measured.get("by_eye")),
     ]
     figures = "\n\n".join(parts) or NOT_MEASURED
     return CARD.format(**facts, sources=listed, figures=figures)
@@ -154,6 +160,14 @@ def _layers(found: Sequence[Mapping[str, Any]] | None) -> list[str]:
     lines = [["layer", *(name for _, name in LAYER_ROWS)], ["---"] * (len(LAYER_ROWS) + 1)]
     lines += [[row["layer"], *(_number(row[key]) for key, _ in LAYER_ROWS)] for row in found]
     return [LAYERS, _table(lines)]
+
+
+def _by_eye(found: Mapping[str, Any] | None) -> list[str]:
+    """What a person counted, written into quality.json by hand; retraining leaves it out."""
+    if not found:
+        return []
+    units = sum(found[verdict] for verdict in ("right", "partly", "wrong"))
+    return [BY_EYE.format(units=units, **found)]
 
 
 def _figure(figure: Mapping[str, Any] | None) -> str:
