@@ -167,6 +167,9 @@ class VocabularySpec:
     unk: int
     """Stands for words outside the vocabulary."""
 
+    style: Literal["words", "sentences"] = "words"
+    """How text is put together: words as they are, or sentences with a capital (the paper)."""
+
 
 @dataclass(frozen=True)
 class SearchDefaults:
@@ -186,6 +189,13 @@ class SearchDefaults:
 
     no_repeat: int = 0
     """A description may not hold an n-gram of this length twice; 0 allows it (the paper)."""
+
+    strategy: Literal["rerank", "beam", "greedy"] = "rerank"
+    """Beam search and then PMI (the paper), beam search on log p(d|E) alone, or a beam of one."""
+
+    legacy: bool = False
+    """Repeat the quirks of the paper's code: one term too many in log p(d) of the reranking, λ
+    inside each step of ``beam`` and ``greedy``, masks that fade at the border."""
 
 
 @dataclass(frozen=True)
@@ -374,7 +384,10 @@ def _check_values(manifest: Manifest) -> None:
         "length": 1 <= search.length <= LARGEST_LENGTH,
         "pmi_weight": math.isfinite(search.pmi_weight),
         "no_repeat": search.no_repeat >= 0,
+        "strategy": search.strategy in ("rerank", "beam", "greedy"),
+        "legacy": isinstance(search.legacy, bool),
         "vocabulary": all(isinstance(t, int) and 0 <= t < vocabulary.size for t in tokens),
+        "style": vocabulary.style in ("words", "sentences"),
         "states": all(isinstance(n, int) and n > 0 for state in states for n in state.shape),
     }
     for name, good in right.items():

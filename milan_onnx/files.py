@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from milan_onnx.errors import OutputUnwritable
+from milan_onnx.errors import OutputUnwritable, UsageError
 
 CHUNK = 1 << 20
 
@@ -80,3 +81,82 @@ def unwritable(path: Path, error: OSError) -> OutputUnwritable:
     """The error for a path that cannot be written, with the operating system's reason."""
     reason = (error.strerror or str(error)).lower()
     return OutputUnwritable(f"cannot write {path}: {reason}", hint="choose another folder")
+
+
+@contextmanager
+def staged_folder(out: Path, *, overwrite: bool, marker: str, what: str = "run") -> Iterator[Path]:
+    """A folder beside ``out`` that takes its name when the block ends well, and is gone otherwise.
+
+    It is made at once, so that an unwritable place is found before the work and not after it.
+    ``marker`` is the file that tells a ``what`` (run, bundle), which may be replaced, from any
+    other folder. Raises UsageError when ``out`` is there and may not be replaced, OutputUnwritable
+    when it cannot be made. A link is followed: the folder goes where it leads.
+    """
+    out = _real(out, what)
+    _check_free(out, overwrite, marker, what)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
+    except OSError as error:
+        raise unwritable(out, error) from error
+    try:
+        yield staged
+        _check_free(out, overwrite, marker, what)  # another process may have been faster
+        _publish(staged, out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _real(out: Path, what: str) -> Path:
+    """The place itself, that can be renamed. Raises UsageError for one that can not."""
+    try:
+        real = out.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise UsageError(
+            f"{out} is a link that leads nowhere", hint="give another --out"
+        ) from error
+    if real == Path.cwd() or real.is_mount():
+        place = "the current folder" if real == Path.cwd() else "a mounted disk"
+        raise UsageError(
+            f"{out} is {place}, which a {what} cannot replace", hint=f"use --out {out / what}"
+        )
+    return real
+
+
+def _check_free(out: Path, overwrite: bool, marker: str, what: str) -> None:
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder", hint="give another --out")
+    if (out / marker).is_file():
+        if not overwrite:
+            raise UsageError(
+                f"{out} already holds a {what}", hint="give another --out, or --overwrite"
+            )
+    elif any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and not a {what}", hint="give another --out")
+
+
+def _publish(staged: Path, out: Path) -> None:
+    open_up(staged, 0o777)
+    try:
+        if out.exists():
+            _replace(staged, out)
+        else:
+            staged.rename(out)
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def _replace(staged: Path, out: Path) -> None:
+    """Put a folder in the place of another, which stays if that fails."""
+    retired = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
+    try:
+        out.rename(retired / out.name)
+        try:
+            staged.rename(out)
+        except OSError:
+            (retired / out.name).rename(out)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)

@@ -4,6 +4,7 @@
     labels.jsonl        a line a unit (see `milan_onnx.labels`)
     exemplars/          the store (see `milan_onnx.exemplars.store`)
     report.html         unless it was not wanted
+    milan/              the exemplars in the paper's format, where they were wanted
 
 The labels and the store hold nothing that varies between equal runs. What does (paths, device,
 versions) is in the manifest under ``environment``.
@@ -12,18 +13,14 @@ versions) is in the manifest under ``environment``.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milan_onnx.errors import RunError, UsageError
+from milan_onnx.errors import RunError
 from milan_onnx.exemplars import LayerExemplars, load_layers, save_layers
-from milan_onnx.files import open_up, unwritable, write_json
+from milan_onnx.files import write_json
 from milan_onnx.labels import UnitLabel, read_jsonl, write_jsonl
 
 FORMAT = "milan-onnx-run"
@@ -32,6 +29,7 @@ MANIFEST = "manifest.json"
 LABELS = "labels.jsonl"
 STORE = "exemplars"
 REPORT = "report.html"
+MILAN_FORMAT = "milan"
 
 
 @dataclass(frozen=True)
@@ -109,81 +107,3 @@ def save_run(folder: Path, run: Run) -> None:
     save_layers(folder / STORE, run.layers)
     write_jsonl(folder / LABELS, run.labels, layers=[layer.layer for layer in run.layers])
     write_json(folder / MANIFEST, run.manifest)
-
-
-@contextmanager
-def staged_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its name when the block ends well, and is gone otherwise.
-
-    It is made at once, so that an unwritable place is found before the work and not after it.
-    Raises UsageError when ``out`` is there and may not be replaced, OutputUnwritable when it
-    cannot be made. A link is followed: the run goes where it leads.
-    """
-    out = _real(out)
-    _check_free(out, overwrite)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
-    except OSError as error:
-        raise unwritable(out, error) from error
-    try:
-        yield staged
-        _check_free(out, overwrite)  # another process may have been faster
-        _publish(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _real(out: Path) -> Path:
-    """The place itself, that can be renamed. Raises UsageError for one that can not."""
-    try:
-        real = out.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UsageError(
-            f"{out} is a link that leads nowhere", hint="give another --out"
-        ) from error
-    if real == Path.cwd() or real.is_mount():
-        what = "the current folder" if real == Path.cwd() else "a mounted disk"
-        raise UsageError(
-            f"{out} is {what}, which a run cannot replace", hint=f"use --out {out / 'run'}"
-        )
-    return real
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file, not a folder", hint="give another --out")
-    if (out / MANIFEST).is_file():
-        if not overwrite:
-            raise UsageError(
-                f"{out} already holds a run", hint="give another --out, or --overwrite"
-            )
-    elif any(out.iterdir()):
-        raise UsageError(f"{out} is not empty and not a run", hint="give another --out")
-
-
-def _publish(staged: Path, out: Path) -> None:
-    open_up(staged, 0o777)
-    try:
-        if out.exists():
-            _replace(staged, out)
-        else:
-            staged.rename(out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-
-
-def _replace(staged: Path, out: Path) -> None:
-    """Put a folder in the place of another, which stays if that fails."""
-    retired = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
-    try:
-        out.rename(retired / out.name)
-        try:
-            staged.rename(out)
-        except OSError:
-            (retired / out.name).rename(out)
-            raise
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)

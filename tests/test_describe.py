@@ -17,9 +17,9 @@ import pytest
 import milan_onnx
 from milan_onnx.cli.table import FAINT, PLAIN, LabelTable
 from milan_onnx.errors import SubjectError, UsageError
+from milan_onnx.files import staged_folder
 from milan_onnx.labels import read_jsonl
 from milan_onnx.progress import Quiet
-from milan_onnx.run import staged_folder
 from tests.conftest import Command
 from tests.toy import FLOAT, Graph
 
@@ -200,7 +200,7 @@ def test_a_link_is_followed_and_stays(
 def test_a_run_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(UsageError, match="already holds a run"):  # noqa: SIM117
-        with staged_folder(out, overwrite=False) as staged:
+        with staged_folder(out, overwrite=False, marker="manifest.json") as staged:
             (staged / "manifest.json").write_text("slow")
             out.mkdir()
             (out / "manifest.json").write_text("fast")

@@ -1,8 +1,8 @@
 """Which part of an exemplar excites the unit: its activation map, upsampled and thresholded.
 
 The map is upsampled bilinearly with half-pixel centres, as the original does; at the border it is
-clamped (the original pads with zeros, which thins masks there), and the mask is where it lies above
-the unit's threshold (MILAN section 3).
+clamped (the original pads with zeros, which thins masks there; ``fade`` repeats it), and the mask
+is where it lies above the unit's threshold (MILAN section 3).
 
 Three cases leave such a mask empty, and a region that was shown as an exemplar must not be:
 a saturated unit, whose threshold is its maximum; a peak of one cell that interpolation lowers below
@@ -21,17 +21,34 @@ Mask = NDArray[np.bool_]
 LARGEST = np.finfo(np.float32).max / 4
 
 
-def upsample(maps: Floats, height: int, width: int) -> Floats:
-    """Bilinear, half-pixel centres, clamped: float32 (n, h, w) to (n, height, width)."""
-    rows = _interpolate(maps, height, axis=1)
-    return _interpolate(rows, width, axis=2)
+def upsample(maps: Floats, height: int, width: int, *, fade: bool = False) -> Floats:
+    """Bilinear, half-pixel centres: float32 (n, h, w) to (n, height, width).
+
+    Clamped at the border; with ``fade`` zeros lie beyond it, as in the paper's code.
+    """
+    if fade:
+        maps = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+    rows = _interpolate(maps, height, 1, fade)
+    return _interpolate(rows, width, 2, fade)
 
 
-def exemplar_masks(maps: Floats, thresholds: Floats, height: int, width: int) -> Mask:
-    """Masks (n, height, width) of maps (n, h, w) with thresholds (n,); none is empty."""
-    maps, thresholds = _bounded(maps), _bounded(thresholds)
+def exemplar_masks(
+    maps: Floats | NDArray[np.uint8],
+    thresholds: Floats,
+    height: int,
+    width: int,
+    *,
+    fade: bool = False,
+) -> Mask:
+    """Masks (n, height, width) of maps (n, h, w) with thresholds (n,).
+
+    None is empty, but with ``fade``, which does what the paper's code does (see `upsample`).
+    """
+    maps, thresholds = _bounded(maps.astype(np.float32, copy=False)), _bounded(thresholds)
     level = thresholds[:, None, None]
-    masks = upsample(maps, height, width) > level
+    masks = upsample(maps, height, width, fade=fade) > level
+    if fade:
+        return masks
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if empty.size:
         masks[empty] = _whole_cells(maps[empty], level[empty], height, width)
@@ -51,16 +68,18 @@ def _whole_cells(maps: Floats, level: Floats, height: int, width: int) -> Mask:
     return np.asarray(cells[:, rows][:, :, columns], dtype=np.bool_)
 
 
-def _interpolate(values: Floats, size: int, axis: int) -> Floats:
-    source = values.shape[axis]
-    if source == size:
+def _interpolate(values: Floats, size: int, axis: int, padded: bool) -> Floats:
+    """Along one axis; ``padded``: its first and last values lie outside the map."""
+    source = values.shape[axis] - 2 * padded
+    if source == size and not padded:
         return values
     # low + share * (high - low) gives exactly the value where neighbours are equal (plateaus).
-    place = (np.arange(size) + 0.5) * (source / size) - 0.5
+    place = (np.arange(size) + 0.5) * (source / size) - 0.5 + padded
     low = np.floor(place)
     share = (place - low).astype(np.float32)
-    below = np.take(values, np.clip(low, 0, source - 1).astype(np.int64), axis=axis)
-    above = np.take(values, np.clip(low + 1, 0, source - 1).astype(np.int64), axis=axis)
+    last = values.shape[axis] - 1
+    below = np.take(values, np.clip(low, 0, last).astype(np.int64), axis=axis)
+    above = np.take(values, np.clip(low + 1, 0, last).astype(np.int64), axis=axis)
     shape = [1] * values.ndim
     shape[axis] = size
     return np.asarray(below + share.reshape(shape) * (above - below), dtype=np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,8 @@ class Describer:
             manifest.language_model, self._session(contract.LM_STEP)
         )
         path = bundle.file(contract.TOKENIZER)
-        self._vocabulary = read_vocabulary(path, manifest.vocabulary.size)
+        words = manifest.vocabulary
+        self._vocabulary = read_vocabulary(path, words.size, words.style)
 
     def encoder(self) -> Encoder:
         """The image encoder; loaded on demand, and freed with the returned object."""
@@ -80,31 +82,47 @@ class Describer:
         """The best hypotheses of each unit, best first, as batches are done.
 
         ``features``: float32 (U, K, F). Texts that read the same count once (the better one),
-        empty ones not at all.
+        empty ones, but for ``legacy``, not at all.
         """
         options = options or self.bundle.manifest.search
-        vocabulary = self.bundle.manifest.vocabulary
+        models, vocabulary = (
+            (self._captioner, self._language_model),
+            self.bundle.manifest.vocabulary,
+        )
         starts = range(0, len(features), searching.BATCH)
         batches = (features[start : start + searching.BATCH] for start in starts)
-
-        def work(batch: Floats) -> searching.RankedBeams:
-            models = (self._captioner, self._language_model)
-            return searching.search(*models, batch, vocabulary, options)
-
-        for batch, beams in in_order(work, batches, self._threads):
-            progress(len(batch))
-            for unit in range(len(batch)):
-                yield self._hypotheses(beams, unit, candidates)
+        if options.legacy:
+            # The paper's code ranks by the longest description of all that it searched together.
+            found = [searching.find_beams(*models, batch, vocabulary, options) for batch in batches]
+            longest = max(map(searching.longest_of, found), default=0)
+            batches = (features[start : start + searching.BATCH] for start in starts)
+            ranked: Iterator[searching.RankedBeams] = (
+                searching.rank(beams, *models, batch, vocabulary, options, longest)
+                for beams, batch in zip(found, batches, strict=True)
+            )
+        else:
+            ranked = (
+                beams
+                for _, beams in in_order(
+                    lambda batch: searching.search(*models, batch, vocabulary, options),
+                    batches,
+                    self._threads,
+                )
+            )
+        for beams in ranked:
+            progress(len(beams.tokens))
+            for unit in range(len(beams.tokens)):
+                yield self._hypotheses(beams, unit, candidates, options.legacy)
 
     def _hypotheses(
-        self, beams: searching.RankedBeams, unit: int, candidates: int
+        self, beams: searching.RankedBeams, unit: int, candidates: int, legacy: bool
     ) -> list[Hypothesis]:
         found: dict[str, Hypothesis] = {}
         for rank in range(beams.tokens.shape[1]):
             if not np.isfinite(beams.pmi[unit, rank]) or len(found) == candidates:
                 break
             text = self.text(beams.tokens[unit, rank])
-            if not text:  # stopped at once: says nothing
+            if not text and not legacy:  # stopped at once: says nothing
                 continue
             found.setdefault(
                 text,
@@ -183,16 +201,7 @@ class Encoder:
         return pool([level[image] for level in maps], masks, self.spec.mask_resize)
 
 
-def search_options(
-    bundle: Bundle,
-    *,
-    beam_size: int | None = None,
-    pmi_weight: float | None = None,
-) -> SearchDefaults:
-    """The bundle's search settings with what the user set."""
+def search_options(bundle: Bundle, **given: Any) -> SearchDefaults:
+    """The bundle's search settings with what the user set: all that is not None."""
     options = bundle.manifest.search
-    if beam_size is not None:
-        options = replace(options, beam_size=beam_size)
-    if pmi_weight is not None:
-        options = replace(options, pmi_weight=pmi_weight)
-    return options
+    return replace(options, **{name: value for name, value in given.items() if value is not None})

@@ -5,6 +5,9 @@ This is MILAN's decoding (section 3 and the paper's code): a beam of 50 hypothes
 a hypothesis that has stopped keeps its place at its score; one that never stops competes as it is.
 The survivors are ranked by pointwise mutual information.
 
+``beam`` leaves the last step out, and ``greedy`` keeps one hypothesis. With ``legacy`` the quirks
+of the paper's code are repeated (see `Objective` and `rerank`).
+
 Rows are ragged: stopped hypotheses leave the batch, and what depends on a common parent is
 computed once. Order is total: scores are compared in steps of 1e-6, ties by the token ids, so the
 result does not depend on which units share a batch.
@@ -12,20 +15,23 @@ result does not depend on which units share a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.bundle import SearchDefaults, VocabularySpec
 from milan_onnx.runtime.prior import log_prior
-from milan_onnx.runtime.stepping import Captioner, LanguageModel, States
+from milan_onnx.runtime.scoring import score_phrases
+from milan_onnx.runtime.stepping import Captioner, CaptionerStep, LanguageModel, States
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 RESOLUTION = 1e-6
+NONE = np.empty(0, np.float32)
 BATCH = 32
 """Units that are searched together; fixed, so that a resumed run cuts the same batches."""
 
@@ -37,13 +43,17 @@ class Beams:
     tokens: Ids
     """Token ids (U, B, length), -1 after the end. A stopped hypothesis ends with the stop token."""
 
-    log_p_given_exemplars: Scores
-    """log p(d|E) (U, B); -inf where a unit has fewer than B hypotheses."""
+    score: Scores
+    """What the beam ranked by, log p(d|E) but for legacy strategies (U, B); -inf where a unit has
+    fewer than B hypotheses."""
 
 
 @dataclass(frozen=True)
 class RankedBeams(Beams):
-    """Hypotheses ranked by pointwise mutual information."""
+    """Hypotheses ranked by pointwise mutual information, or as the strategy says."""
+
+    log_p_given_exemplars: Scores
+    """log p(d|E) (U, B)."""
 
     log_p: Scores
     """log p(d) (U, B)."""
@@ -75,6 +85,48 @@ class _Hypotheses:
     """Parent row in the last step's states (H,); meaningless once stopped."""
 
 
+class Objective:
+    """What the beam ranks by: log p(d|E); in the paper's code, when it does not rerank, each step's
+    log p(w|E) - λ log p(w)."""
+
+    def __init__(
+        self, captioner: Captioner, language_model: LanguageModel | None, pmi_weight: float
+    ) -> None:
+        """Without a language model: log p(d|E)."""
+        self._captioner, self._language_model = captioner, language_model
+        self._weight = pmi_weight
+
+    def start(self, features: Floats) -> tuple[Sequence[Floats], States]:
+        """Contexts and first states of units from features float32 (U, K, F)."""
+        contexts, states = self._captioner.start(features)
+        if self._language_model is None:
+            return contexts, states
+        prior = self._language_model.start()
+        return contexts, [*states, *(state.repeat(len(features), axis=0) for state in prior)]
+
+    def step(
+        self,
+        contexts: Sequence[Floats],
+        unit: Ids,
+        states: States,
+        parent: Ids,
+        token: Ids,
+        top: int,
+        vocabulary: int,
+    ) -> CaptionerStep:
+        """Append ``token`` (R,) to parents (P,): the next tokens and what they add to the score."""
+        if self._language_model is None:
+            return self._captioner.step(contexts, unit, states, parent, token, top)
+        count = len(states) - len(self._language_model.start())
+        given = self._captioner.step(contexts, unit, states[:count], parent, token, vocabulary)
+        row = np.arange(len(token)).repeat(vocabulary)
+        log_p, prior = self._language_model.step(
+            states[count:], parent, token, row, given.next_token.reshape(-1)
+        )
+        added = given.log_prob - np.float32(self._weight) * log_p.reshape(given.log_prob.shape)
+        return CaptionerStep(added, given.next_token, NONE, [*given.states, *prior])
+
+
 def search(
     captioner: Captioner,
     language_model: LanguageModel,
@@ -83,16 +135,67 @@ def search(
     options: SearchDefaults,
 ) -> RankedBeams:
     """Describe units from their exemplars' features float32 (U, K, F)."""
-    beams = beam_search(captioner, features, vocabulary, options)
-    return rerank(beams, language_model, vocabulary, options.pmi_weight)
+    beams = find_beams(captioner, language_model, features, vocabulary, options)
+    return rank(beams, captioner, language_model, features, vocabulary, options)
+
+
+def find_beams(
+    captioner: Captioner,
+    language_model: LanguageModel,
+    features: Floats,
+    vocabulary: VocabularySpec,
+    options: SearchDefaults,
+) -> Beams:
+    """The hypotheses of each unit by the strategy's own objective."""
+    inside = options.legacy and options.strategy != "rerank" and options.pmi_weight != 0
+    objective = Objective(captioner, language_model if inside else None, options.pmi_weight)
+    if options.strategy == "greedy":
+        options = replace(options, beam_size=1)
+        if options.legacy:  # it goes on after the stop token, and adds up what follows
+            vocabulary = replace(vocabulary, stop=-1)
+    return beam_search(objective, features, vocabulary, options)
+
+
+def rank(
+    beams: Beams,
+    captioner: Captioner,
+    language_model: LanguageModel,
+    features: Floats,
+    vocabulary: VocabularySpec,
+    options: SearchDefaults,
+    longest: int = 0,
+) -> RankedBeams:
+    """Hypotheses with all their scores, in the order of the strategy.
+
+    ``longest``: see `rerank`. ``pmi`` of the other strategies is what their beam ranked by.
+    """
+    if options.strategy == "rerank":
+        weight, after = options.pmi_weight, longest if options.legacy else 0
+        return rerank(beams, language_model, vocabulary, weight, after)
+    ended = _cut(beams.tokens, vocabulary.stop)
+    units, size, length = ended.shape
+    flat = ended.reshape(units * size, length)
+    log_p = log_prior(language_model, flat, vocabulary).reshape(units, size)
+    given = beams.score
+    if options.legacy:
+        unit = np.arange(units).repeat(size)
+        scored = score_phrases(captioner, features, unit, flat, vocabulary.start)
+        given = np.where(np.isfinite(beams.score), scored.reshape(units, size), -np.inf)
+    return RankedBeams(ended, beams.score, given, log_p, beams.score)
+
+
+def _cut(tokens: Ids, stop: int) -> Ids:
+    """Token sequences with -1 after their first stop token."""
+    stopped = np.cumsum(tokens == stop, axis=-1) - (tokens == stop)
+    return np.where(stopped > 0, -1, tokens)
 
 
 def beam_search(
-    captioner: Captioner, features: Floats, vocabulary: VocabularySpec, options: SearchDefaults
+    objective: Objective, features: Floats, vocabulary: VocabularySpec, options: SearchDefaults
 ) -> Beams:
-    """The ``beam_size`` best hypotheses of log p(d|E) that beam search finds."""
+    """The ``beam_size`` best hypotheses of the objective that beam search finds."""
     units = len(features)
-    contexts, states = captioner.start(features)
+    contexts, states = objective.start(features)
     beam = _Hypotheses(
         unit=np.arange(units),
         score=np.zeros(units),
@@ -104,36 +207,61 @@ def beam_search(
     for _ in range(options.length):
         if not beam.live.any():
             break
-        beam, states = _advance(beam, captioner, contexts, states, vocabulary, options)
+        beam, states = _advance(beam, objective, contexts, states, vocabulary, options)
     return _collect(beam, units, options)
 
 
 def rerank(
-    beams: Beams, language_model: LanguageModel, vocabulary: VocabularySpec, pmi_weight: float
+    beams: Beams,
+    language_model: LanguageModel,
+    vocabulary: VocabularySpec,
+    pmi_weight: float,
+    longest: int = 0,
 ) -> RankedBeams:
-    """Order hypotheses by log p(d|E) - λ log p(d)."""
+    """Order hypotheses by log p(d|E) - λ log p(d).
+
+    ``longest`` is for the paper's code: it pads descriptions with stop tokens to the longest of
+    all units that were searched together, and its language model counts the first of them, so that
+    log p(d) has one term too many in all that are shorter. 0 counts none.
+    """
     units, size, length = beams.tokens.shape
-    flat = beams.tokens.reshape(units * size, length)
+    tokens = _stopped_twice(beams.tokens, vocabulary.stop, longest) if longest else beams.tokens
+    flat = tokens.reshape(units * size, length)
     log_p = log_prior(language_model, flat, vocabulary).reshape(units, size)
-    given = beams.log_p_given_exemplars
+    given = beams.score
     real = np.isfinite(given)
     pmi = np.where(real, given - pmi_weight * np.where(real, log_p, 0), -np.inf)
     order = np.empty((units, size), np.int64)
     for unit in range(units):
         keys = [beams.tokens[unit, :, t] for t in range(length - 1, -1, -1)]
         order[unit] = np.lexsort((*keys, -_steps(pmi[unit])))
+    ranked = np.take_along_axis(given, order, axis=1)
     return RankedBeams(
         tokens=np.take_along_axis(beams.tokens, order[:, :, None], axis=1),
-        log_p_given_exemplars=np.take_along_axis(given, order, axis=1),
+        score=ranked,
+        log_p_given_exemplars=ranked,
         log_p=np.take_along_axis(log_p, order, axis=1),
         pmi=np.take_along_axis(pmi, order, axis=1),
     )
 
 
+def longest_of(beams: Beams) -> int:
+    """Tokens of the longest description."""
+    return int((beams.tokens >= 0).sum(axis=-1).max(initial=0))
+
+
+def _stopped_twice(tokens: Ids, stop: int, longest: int) -> Ids:
+    """Token sequences with a second stop token, where they are shorter than ``longest``."""
+    doubled = tokens.copy()
+    unit, beam, place = np.nonzero(tokens[:, :, : longest - 1] == stop)
+    doubled[unit, beam, place + 1] = stop
+    return doubled
+
+
 def _advance(
     beam: _Hypotheses,
-    captioner: Captioner,
-    contexts: States,
+    objective: Objective,
+    contexts: Sequence[Floats],
     states: States,
     vocabulary: VocabularySpec,
     options: SearchDefaults,
@@ -144,13 +272,14 @@ def _advance(
     parents, parent = np.unique(beam.row[live], return_inverse=True)
     unit = np.empty(parents.size, np.int64)
     unit[parent] = beam.unit[live]
-    step = captioner.step(
+    step = objective.step(
         contexts,
         unit,
         [state[parents] for state in states],
         parent.astype(np.int64),
         last,
         min(options.beam_size, vocabulary.size),
+        vocabulary.size,
     )
     log_prob = step.log_prob.astype(np.float64)
     log_prob[_barred(step.next_token, beam.tokens[live], options)] = -np.inf

@@ -44,9 +44,14 @@ class Vocabulary:
     cleanup: bool
     """Whether spaces before punctuation are taken away."""
 
+    sentences: bool = False
+    """Whether text is put together as the paper's code does (see `sentences`)."""
+
     def text(self, tokens: Iterable[int]) -> str:
         """The words of token ids; special and unknown ids are skipped."""
         words = [self.words[token] for token in tokens if token in self.words]
+        if self.sentences:
+            return sentences(words)
         return "".join(self._piece(word, first=i == 0) for i, word in enumerate(words)).strip()
 
     def _piece(self, word: str, *, first: bool) -> str:
@@ -59,8 +64,20 @@ class Vocabulary:
         return word
 
 
-def read_vocabulary(path: Path, size: int) -> Vocabulary:
+def sentences(words: Iterable[str]) -> str:
+    """Words as the paper's code writes them: each sentence with a capital, no space before
+    punctuation or around hyphens."""
+    text = " ".join(words)
+    for mark in ".,;:":
+        text = text.replace(f" {mark}", mark)
+    parts = [part.strip().capitalize() for part in text.replace(" - ", "-").split(".")]
+    return ". ".join(parts).strip()
+
+
+def read_vocabulary(path: Path, size: int, style: str = "words") -> Vocabulary:
     """Read a ``tokenizer.json`` of a word-level vocabulary of ``size`` tokens.
+
+    ``style``: see `milan_onnx.bundle.VocabularySpec`.
 
     Raises BundleError when it is damaged, of another kind, or does not name every token.
     """
@@ -78,7 +95,8 @@ def read_vocabulary(path: Path, size: int) -> Vocabulary:
         raise BundleError(f"{path} is not a tokenizer ({reason})") from error
     if sorted(words) != list(range(size)):
         raise BundleError(f"{path} does not name the {size} tokens that the manifest says")
-    return Vocabulary({i: w for i, w in words.items() if i not in special}, prefix, cleanup)
+    kept = {index: word for index, word in words.items() if index not in special}
+    return Vocabulary(kept, prefix, cleanup, style == "sentences")
 
 
 def _decoder(value: Any) -> tuple[str | None, bool]:
