@@ -12,8 +12,9 @@ import importlib.util
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,10 @@ from milan_onnx.errors import ExtraMissing, UsageError
 IMAGE_SIZE = 224
 LITE0_BLOCKS = (0, 2, 4, 7, 10, 15)
 LITE0 = "efficientnet-lite0"
+ALEXNET = "alexnet"
+ALEXNET_CONVS = (0, 3, 6, 8, 10)
 RESNETS = ("resnet18", "resnet50", "resnet101")
+MaskResize = Literal["area", "bilinear"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -60,9 +64,15 @@ class PyramidEncoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: str, stages: Mapping[str, nn.Module], normalisation: Normalisation
+        self,
+        backbone: str,
+        stages: Mapping[str, nn.Module],
+        normalisation: Normalisation,
+        mask_resize: MaskResize = "area",
     ) -> None:
+        """``mask_resize``: how the features of this encoder are pooled (`EncoderSpec`)."""
         super().__init__()
+        self.mask_resize: MaskResize = mask_resize
         self.backbone = backbone
         self.names = tuple(stages)
         self.stages = nn.ModuleList(stages.values())
@@ -86,7 +96,7 @@ class PyramidEncoder(nn.Module):
             Level(name, int(m.shape[1]), int(m.shape[2]), int(m.shape[3]))
             for name, m in zip(self.names, maps, strict=True)
         )
-        return EncoderSpec(self.backbone, image_size, levels)
+        return EncoderSpec(self.backbone, image_size, levels, self.mask_resize)
 
 
 @dataclass(frozen=True)
@@ -115,14 +125,17 @@ def build_backbone(name: str = LITE0, state: Mapping[str, Tensor] | None = None)
     """Build a backbone by name, in evaluation mode.
 
     ``efficientnet-lite0`` takes its ImageNet weights from the installed weight package. The
-    ResNets are random unless ``state`` gives torchvision's state dict, so that nothing is
-    downloaded. Raises UsageError for other names.
+    ResNets and AlexNet, the paper's, are random unless ``state`` gives torchvision's state dict, so
+    that nothing is downloaded; their classifier may be left out of it. Raises UsageError for other
+    names.
     """
     if name == LITE0:
         return _lite0(state)
     if name in RESNETS:
         return _resnet(name, state)
-    known = ", ".join((LITE0, *RESNETS))
+    if name == ALEXNET:
+        return _alexnet(state)
+    known = ", ".join((LITE0, *RESNETS, ALEXNET))
     raise UsageError(f"no backbone is named {name!r}", hint=f"choose one of {known}")
 
 
@@ -217,10 +230,7 @@ def _fold(module: nn.Module, conv: str, norm: str) -> None:
 
 def _resnet(name: str, state: Mapping[str, Tensor] | None) -> Backbone:
     """The paper's encoder: conv1 (before its batch norm) and layer1 to layer4."""
-    build: Callable[..., Any] = getattr(import_torchvision_models(), name)
-    network = build(weights=None)
-    if state is not None:
-        network.load_state_dict(state)
+    network = _torchvision(name, state, "fc.")
     stages = {
         "conv1": network.conv1,
         "layer1": nn.Sequential(network.bn1, network.relu, network.maxpool, network.layer1),
@@ -228,10 +238,35 @@ def _resnet(name: str, state: Mapping[str, Tensor] | None) -> Backbone:
         "layer3": network.layer3,
         "layer4": network.layer4,
     }
+    encoder = PyramidEncoder(name, stages, RESNET_NORMALISATION, "bilinear")
+    head = ClassHead(network.fc.weight.detach().clone(), network.fc.bias.detach().clone())
+    return Backbone(encoder.eval().requires_grad_(False), head)
+
+
+def _alexnet(state: Mapping[str, Tensor] | None) -> Backbone:
+    """The paper's smaller encoder: its five convolutions after their ReLU.
+
+    The original taps them before, but torchvision's ReLU there works in place.
+    """
+    network = _torchvision(ALEXNET, state, "classifier.")
+    bounds = [0, *(place + 2 for place in ALEXNET_CONVS)]
+    stages: dict[str, nn.Module] = {
+        f"conv{index}": network.features[begin:end]
+        for index, (begin, end) in enumerate(pairwise(bounds), start=1)
+    }
+    encoder = PyramidEncoder(ALEXNET, stages, RESNET_NORMALISATION, "bilinear")
+    return Backbone(encoder.eval().requires_grad_(False), None)
+
+
+def _torchvision(name: str, state: Mapping[str, Tensor] | None, head: str) -> Any:
+    """A network of torchvision; given weights may lack its classifier ``head``."""
+    build: Callable[..., Any] = getattr(import_torchvision_models(), name)
+    network = build(weights=None)
+    if state is not None:
+        own = {key: value for key, value in network.state_dict().items() if key.startswith(head)}
+        network.load_state_dict({**own, **state})
     # In place, the first ReLU of a stage would overwrite the map of the stage before.
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    encoder = PyramidEncoder(name, stages, RESNET_NORMALISATION).eval().requires_grad_(False)
-    head = ClassHead(network.fc.weight.detach().clone(), network.fc.bias.detach().clone())
-    return Backbone(encoder, head)
+    return network

@@ -103,7 +103,8 @@ class FeatureInput(nn.Module):
         if self.training and self.config.feature_dropout:
             # One mask for the batch, on the weights: dropping each input would cost more than
             # the projection itself.
-            kept = torch.rand(weight.shape[1]) >= self.config.feature_dropout
+            shape, device = weight.shape[1], weight.device
+            kept = torch.rand(shape, device=device) >= self.config.feature_dropout
             weight = weight * (kept / (1.0 - self.config.feature_dropout))
         return torch.relu(self.norm(functional.linear(prepared, weight, self.project.bias)))
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -67,6 +67,15 @@ class BundleInfo:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Data, recipe, seeds and figures, for people."""
 
+    style: Literal["words", "sentences"] = "words"
+    """How text is put together (`VocabularySpec`)."""
+
+    forbid_specials: bool = True
+    """Whether the search may not say start, pad and unk."""
+
+    rounded: bool = True
+    """Whether weights are rounded to float16."""
+
 
 def write_bundle(
     folder: Path,
@@ -77,14 +86,16 @@ def write_bundle(
     info: BundleInfo,
     encoder: onnx.ModelProto | None = None,
 ) -> Bundle:
-    """Write a whole bundle. Rounds the modules' weights to float16 in place first, so that they
-    and the graphs agree. ``words`` is the vocabulary without the special tokens; ``encoder`` is
-    the encoder's graph if it was exported before."""
+    """Write a whole bundle. Rounds the modules' weights to float16 in place first (unless the info
+    says no), so that they and the graphs agree. ``words`` is the vocabulary without the special
+    tokens; ``encoder`` is the encoder's graph if it was exported before."""
     vocabulary = vocabulary_spec(words)
     if captioner.config.vocabulary != vocabulary.size or lm.config.vocabulary != vocabulary.size:
         raise UsageError("the captioner, the language model and the vocabulary differ in size")
     for module in (backbone.encoder, captioner, lm):
-        round_weights(module.eval())
+        module.eval()
+        if info.rounded:
+            round_weights(module)
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
         bundle.ENCODER: encoder or encoder_model(backbone.encoder),
@@ -106,7 +117,7 @@ def _manifest(
     vocabulary: VocabularySpec,
     info: BundleInfo,
 ) -> Manifest:
-    forbidden = info.search.forbid or (vocabulary.start, vocabulary.pad, vocabulary.unk)
+    specials = (vocabulary.start, vocabulary.pad, vocabulary.unk) if info.forbid_specials else ()
     return Manifest(
         info.name,
         info.version,
@@ -114,8 +125,8 @@ def _manifest(
         backbone.encoder.spec(),
         captioner_spec(captioner, info.exemplars),
         lm_spec(lm),
-        vocabulary,
-        replace(info.search, forbid=forbidden),
+        replace(vocabulary, style=info.style),
+        replace(info.search, forbid=info.search.forbid or specials),
         training=info.training,
     )
 
