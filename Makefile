@@ -8,7 +8,6 @@ TORCH ?= torch==2.13.0 torchvision==0.28.0
 DATA ?= ../shared/data
 WORK ?= training
 SEED ?= 0
-VERSION ?= 4
 
 .PHONY: demo test check format bundle clean
 
@@ -28,11 +27,10 @@ format: .venv-dev/.installed
 	.venv-dev/bin/ruff format .
 
 bundle: .venv-dev/.installed
-	.venv-dev/bin/python -m milan_onnx.export.train --data $(DATA) --work $(WORK) \
-	    --out milan_onnx/models/default --seed $(SEED) --version $(VERSION)
+	.venv-dev/bin/milan-onnx train default --data $(DATA) --work $(WORK) --seed $(SEED) --threads 1
+	.venv-dev/bin/milan-onnx export $(WORK) --out milan_onnx/models/default --overwrite
 	.venv-dev/bin/python benchmarks/quality.py --data $(DATA) --work $(WORK)
-	.venv-dev/bin/python -m milan_onnx.export.train --data $(DATA) --work $(WORK) \
-	    --out milan_onnx/models/default --seed $(SEED) --version $(VERSION) --stages export
+	.venv-dev/bin/milan-onnx export $(WORK) --out milan_onnx/models/default --overwrite
 
 .venv/.installed: pyproject.toml $(shell find milan_onnx -type f -not -name '*.pyc' 2>/dev/null)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv

@@ -19,11 +19,44 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("planted", "virtual", "classes")
-STAGES = ("captioner", "refine", "lm", "export")
-VARIANTS = (
-    "", "real-units", "class-probabilities", "class-maps", "coarse-masks", "general-names",
-    "siblings", "pixels", "drawings", "distractors", "fewer-exemplars", "noise", "refine",
-)  # fmt: skip
+STAGES = ("captioner", "refine", "lm")
+KINDS = (
+    "exact masks",
+    "coarse masks",
+    "class maps",
+    "backgrounds",
+    "pixels",
+    "outlines",
+    "drawings",
+)
+
+
+def without_samples(*left_out: str) -> list[str]:
+    """The setting that trains on all kinds of samples but these."""
+    return [f"samples={json.dumps([kind for kind in KINDS if kind not in left_out])}"]
+
+
+def both(setting: str) -> list[str]:
+    """A setting for the units of both loops."""
+    return [f"units.{setting}", f"mixed.{setting}"]
+
+
+# Each idea of the recipe, and the settings that take it away.
+VARIANTS = {
+    "": [],
+    "real-units": both("real=0"),
+    "class-probabilities": ["classes=false"],
+    "class-maps": without_samples("class maps", "backgrounds"),
+    "coarse-masks": without_samples("coarse masks"),
+    "general-names": both("mix.general=0"),
+    "siblings": both("siblings=0"),
+    "pixels": [*both("mix.pixels=0"), *both("mix.colour=0"), *both("mix.coloured=0")],
+    "drawings": without_samples("drawings"),
+    "distractors": both("clean=1"),
+    "fewer-exemplars": ["captioner.fewer_exemplars=0"],
+    "noise": ["captioner.noise=0"],
+    "refine": ["refine.steps=0"],
+}
 
 
 def main() -> None:
@@ -31,7 +64,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON of all figures")
-    parser.add_argument("--variants", nargs="*", default=VARIANTS, help="ideas to leave out")
+    parser.add_argument(
+        "--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="ideas to leave out"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--photos", type=int, default=3000, help="for the class units")
     given = parser.parse_args()
@@ -51,12 +86,15 @@ def train(given: argparse.Namespace, variant: str) -> Path:
     for shared in ("features", "drawings", "units", "encoder.onnx"):
         if not (folder / shared).exists():
             (folder / shared).symlink_to((given.work / shared).resolve())
-    command = [sys.executable, "-m", "milan_onnx.export.train", "--size", "short"]
-    command += ["--data", str(given.data), "--work", str(folder), "--out", str(folder / "bundle")]
-    command += ["--threads", str(given.threads), "--stages", *STAGES]
-    command += ["--without", variant] if variant else []
+    tool = str(Path(sys.executable).with_name("milan-onnx"))
+    command = [tool, "train", "short", "--data", str(given.data), "--work", str(folder)]
+    command += ["--threads", str(given.threads), "--device", "cpu"]
+    command += [part for stage in STAGES for part in ("--stage", stage)]
+    command += [part for setting in VARIANTS[variant] for part in ("--set", setting)]
+    export = [tool, "export", str(folder), "--out", str(folder / "bundle"), "--overwrite"]
     with (folder / "log.txt").open("w") as log:
-        subprocess.run(command, check=True, stderr=log, env=quiet(given.threads))
+        for line in (command, export):
+            subprocess.run(line, check=True, stdout=log, stderr=log, env=quiet(given.threads))
     return folder / "bundle"
 
 

@@ -1,12 +1,10 @@
-"""The training loops of the captioner and the language model."""
+"""What the captioner and the language model are trained on, step by step."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -17,37 +15,9 @@ from torch.nn import functional
 from milan_onnx.bundle import VocabularySpec
 from milan_onnx.export.captioner import Captioner
 from milan_onnx.export.language_model import LanguageModel
+from milan_onnx.export.loop import LoopPlan, Say, Training, train
 from milan_onnx.export.phrases import tokenise
 from milan_onnx.export.virtual_units import UnitSampler, VirtualUnit
-
-Say = Callable[[str], None]
-Loss = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class LoopPlan:
-    """How one network is trained."""
-
-    steps: int
-    """Optimiser steps."""
-
-    batch: int = 128
-    """Examples a step."""
-
-    rate: float = 2e-3
-    """Highest learning rate of the one-cycle schedule."""
-
-    decay: float = 1e-2
-    """AdamW's weight decay."""
-
-    validate_every: int = 100
-    """Steps between validations."""
-
-    noise: float = 0.2
-    """Standard deviation of the noise added to projected features."""
-
-    fewer_exemplars: float = 0.75
-    """Share of the batches with fewer exemplars than K."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +30,14 @@ class Encoding:
     spec: VocabularySpec
     """Ids of the special tokens."""
 
-    def encode(self, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Inputs (N,T), which begin with start, and targets (N,T), which end with stop."""
+    def encode(self, phrases: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Inputs (N,T), which begin with start, and targets (N,T), which end with stop.
+
+        At most ``length`` tokens, the stop token included: longer ones lose words.
+        """
         ids = {word: index for index, word in enumerate(self.words)}
-        rows = [[ids.get(word, self.spec.unk) for word in tokenise(p)] for p in phrases]
+        most = None if length is None else length - 1
+        rows = [[ids.get(word, self.spec.unk) for word in tokenise(p)[:most]] for p in phrases]
         width = max(len(row) for row in rows) + 1
         inputs = torch.full((len(rows), width), self.spec.pad)
         targets = torch.full((len(rows), width), self.spec.pad)
@@ -95,24 +69,35 @@ def train_captioner(
     held_out: Sequence[VirtualUnit],
     encoding: Encoding,
     plan: LoopPlan,
-    checkpoint: Path,
+    out: Path,
+    recipe: str,
     say: Say,
 ) -> float:
-    """Train on virtual units; leaves the best weights in the model, returns their val loss."""
+    """Train on virtual units; leaves the best weights in the model, returns their val loss.
 
-    table = prepare_all(model, features)
+    ``out`` and ``recipe``: see `milan_onnx.export.loop`.
+    """
+
+    table, device = prepare_all(model, features), device_of(model)
 
     def loss() -> Tensor:
         units = [sampler.draw() for _ in range(plan.batch)]
         inputs, targets = encoding.encode([unit.phrase for unit in units])
-        inner = _disturbed(model, _fewer(gather(table, units), sampler.rng, plan), plan)
-        log_probs, _ = model.teach(*model.begin_inner(inner), inputs)
-        return cross_entropy(log_probs, targets, encoding.spec.pad)
+        kept = _fewer(gather(table, units), sampler.rng, plan).to(device)
+        inner = _disturbed(model, kept, plan)
+        log_probs, _ = model.teach(*model.begin_inner(inner), inputs.to(device))
+        return cross_entropy(log_probs, targets.to(device), encoding.spec.pad)
 
     def validate() -> float:
         return captioner_loss(model, table, held_out, encoding)
 
-    return _loop("captioner", model, loss, validate, plan, checkpoint, say)
+    what = Training(out.stem, model, loss, validate, sampler.rng, recipe)
+    return train(what, plan, out, say)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(model.parameters()).device
 
 
 @torch.no_grad()
@@ -120,11 +105,12 @@ def prepare_all(model: Captioner, features: NDArray[np.float16]) -> NDArray[np.f
     """Prepared features of all samples: they stay the same while the captioner learns."""
     if model.inputs is None:
         return features
+    device = device_of(model)
     parts = [
-        model.inputs.prepared(torch.from_numpy(features[begin : begin + 4096]).float())
+        model.inputs.prepared(torch.from_numpy(features[begin : begin + 4096]).float().to(device))
         for begin in range(0, len(features), 4096)
     ]
-    return np.concatenate([part.half().numpy() for part in parts])
+    return np.concatenate([part.half().cpu().numpy() for part in parts])
 
 
 def _fewer(batch: Tensor, rng: np.random.Generator, plan: LoopPlan) -> Tensor:
@@ -162,11 +148,12 @@ def captioner_loss(
     phrases = [*phrases[1:], phrases[0]] if shuffle else phrases
     for begin in range(0, len(units), 128):
         inputs, targets = encoding.encode(phrases[begin : begin + 128])
-        batch = gather(table, units[begin : begin + 128])
+        batch = gather(table, units[begin : begin + 128]).to(device_of(model))
         inner = model.inputs.inner(batch) if model.inputs is not None else batch
-        log_probs, _ = model.teach(*model.begin_inner(inner), inputs)
+        log_probs, _ = model.teach(*model.begin_inner(inner), inputs.to(inner.device))
         tokens = int((targets != encoding.spec.pad).sum())
-        total += float(cross_entropy(log_probs, targets, encoding.spec.pad)) * tokens
+        loss = cross_entropy(log_probs, targets.to(inner.device), encoding.spec.pad)
+        total += float(loss) * tokens
         count += tokens
     return total / count
 
@@ -177,7 +164,8 @@ def train_language_model(
     human: Sequence[str],
     encoding: Encoding,
     plan: LoopPlan,
-    checkpoint: Path,
+    out: Path,
+    recipe: str,
     say: Say,
     human_share: float = 0.25,
 ) -> float:
@@ -199,56 +187,10 @@ def train_language_model(
         with torch.no_grad():
             return float(language_model_loss(model, held, encoding))
 
-    return _loop("lm", model, loss, validate, plan, checkpoint, say)
+    return train(Training(out.stem, model, loss, validate, rng, recipe), plan, out, say)
 
 
 def language_model_loss(model: LanguageModel, phrases: Sequence[str], encoding: Encoding) -> Tensor:
     """Cross-entropy a token of phrases."""
-    inputs, targets = encoding.encode(phrases)
+    inputs, targets = (part.to(device_of(model)) for part in encoding.encode(phrases))
     return cross_entropy(model(inputs), targets, encoding.spec.pad)
-
-
-def _loop(
-    name: str,
-    model: nn.Module,
-    loss: Loss,
-    validate: Callable[[], float],
-    plan: LoopPlan,
-    checkpoint: Path,
-    say: Say,
-) -> float:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=plan.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, plan.rate, total_steps=plan.steps, pct_start=0.15
-    )
-    best, best_state = float("inf"), copy.deepcopy(model.state_dict())
-    recent: list[float] = []
-    started = perf_counter()
-    for step in _steps(plan):
-        model.train()
-        value = loss()
-        optimiser.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        recent.append(value.item())
-        if step % plan.validate_every == 0 or step == plan.steps:
-            held = validate()
-            rate = step / (perf_counter() - started)
-            left = (plan.steps - step) / rate
-            train = sum(recent) / len(recent)
-            say(f"{name}: step {step}/{plan.steps}, train {train:.3f}, val {held:.3f}, "
-                f"{rate:.2f} steps/s, {left:.0f} s left")  # fmt: skip
-            recent.clear()
-            if held < best:
-                # A state dict refers to the live weights: without the copy, "best" would be last.
-                best, best_state = held, copy.deepcopy(model.state_dict())
-                torch.save(best_state, checkpoint)
-    model.load_state_dict(best_state)
-    model.eval()
-    return best
-
-
-def _steps(plan: LoopPlan) -> Iterator[int]:
-    yield from range(1, plan.steps + 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +16,28 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from milan_onnx import bundle as contract  # noqa: E402
 from milan_onnx.bundle import Bundle, load_bundle  # noqa: E402
+from milan_onnx.errors import UsageError  # noqa: E402
 from milan_onnx.export import train  # noqa: E402
 from milan_onnx.export.onnx_export import make_tokenizer, vocabulary_spec  # noqa: E402
+from milan_onnx.export.original.run import AnnotatedRecipe  # noqa: E402
+from milan_onnx.export.recipe import RECIPES, build, load_recipe  # noqa: E402
+from milan_onnx.export.region_run import RegionRecipe, RegionRun  # noqa: E402
 from tests.export.toy_data import write_toy_data  # noqa: E402
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Run, Bundle]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RegionRun, Bundle]:
     folder = tmp_path_factory.mktemp("train")
     data = write_toy_data(folder / "data")
-    arguments = ["--data", str(data), "--work", str(folder / "work"), "--out", str(folder / "out")]
     threads = torch.get_num_threads()
-    assert train.main([*arguments, "--size", "toy", "--workers", "1", "--threads", "1"]) == 0
+    run = train.train("toy", data, folder / "work", workers=1, threads=1)
     torch.set_num_threads(threads)
-    options = train.Options(data, folder / "work", folder / "out", size=train.SIZES["toy"])
-    return train.Run(options), load_bundle(folder / "out")
+    made = train.export(folder / "work", folder / "out")
+    assert isinstance(run, RegionRun)
+    return run, made
 
 
 def session(bundle: Bundle, name: str) -> ort.InferenceSession:
@@ -70,7 +78,7 @@ def check_contract(bundle: Bundle) -> None:
     assert {special.start, special.pad, special.unk} <= set(manifest.search.forbid)
 
 
-def test_training_leaves_a_bundle_by_the_contract(trained: tuple[train.Run, Bundle]) -> None:
+def test_training_leaves_a_bundle_by_the_contract(trained: tuple[RegionRun, Bundle]) -> None:
     check_contract(trained[1])
     card = trained[1].file(contract.MODEL_CARD).read_text("utf-8")
     assert "Not measured yet" in card
@@ -78,7 +86,7 @@ def test_training_leaves_a_bundle_by_the_contract(trained: tuple[train.Run, Bund
 
 
 @torch.no_grad()
-def test_encoder_of_the_bundle_follows_pytorch(trained: tuple[train.Run, Bundle]) -> None:
+def test_encoder_of_the_bundle_follows_pytorch(trained: tuple[RegionRun, Bundle]) -> None:
     run, bundle = trained
     images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
     expected = run.backbone.encoder(torch.from_numpy(images))
@@ -88,7 +96,7 @@ def test_encoder_of_the_bundle_follows_pytorch(trained: tuple[train.Run, Bundle]
         np.testing.assert_allclose(found, map_.numpy(), atol=1e-4, rtol=1e-4)
 
 
-def test_bundle_holds_no_paths_of_the_machine(trained: tuple[train.Run, Bundle]) -> None:
+def test_bundle_holds_no_paths_of_the_machine(trained: tuple[RegionRun, Bundle]) -> None:
     run, bundle = trained
     for name in bundle.manifest.files:
         data = bundle.file(name).read_bytes()
@@ -96,7 +104,7 @@ def test_bundle_holds_no_paths_of_the_machine(trained: tuple[train.Run, Bundle])
             assert path.encode() not in data
 
 
-def test_best_weights_are_those_of_the_checkpoint(trained: tuple[train.Run, Bundle]) -> None:
+def test_best_weights_are_those_of_the_checkpoint(trained: tuple[RegionRun, Bundle]) -> None:
     """The bundle's first states are what the checkpoint's modules give."""
     run, bundle = trained
     captioner, _ = run.trained()
@@ -109,19 +117,63 @@ def test_best_weights_are_those_of_the_checkpoint(trained: tuple[train.Run, Bund
     np.testing.assert_allclose(c, expected_c.numpy(), atol=1e-4)
 
 
-def test_missing_data_end_with_their_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+TOOL = str(Path(sys.executable).with_name("milan-onnx"))
+
+
+def milan(*line: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([TOOL, *map(str, line)], capture_output=True, text=True)
+
+
+def test_what_is_trained_goes_on_and_is_exported(
+    trained: tuple[RegionRun, Bundle], tmp_path: Path
 ) -> None:
-    arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--out", str(tmp_path)]
-    assert train.main([*arguments, "--threads", str(torch.get_num_threads())]) == 5
-    assert "regions.jsonl.gz" in capsys.readouterr().err
+    """Done stages are not done again; another recipe is refused; the command exports the same."""
+    run, bundle = trained
+    data, work = run.options.data, run.options.work
+    said: list[str] = []
+    train.train("toy", data, work, stages=("captioner", "lm"), say=said.append)
+    assert sum("nothing to do" in line for line in said) == 2
+    with pytest.raises(UsageError, match="another recipe or seed"):
+        train.train("toy", data, work, changes=["captioner.steps=31"])
+    with pytest.raises(UsageError, match="another recipe or seed"):
+        train.train("toy", data, work, seed=1)
+    done = milan("export", work, "-o", tmp_path / "again")
+    assert done.returncode == 0 and done.stdout == f"{tmp_path / 'again'}\n"
+    assert load_bundle(tmp_path / "again").sha256 == bundle.sha256
 
 
-def test_help_names_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        train.main(["--help"])
-    shown = capsys.readouterr().out
-    assert all(stage in shown for stage in train.STAGES)
+@pytest.mark.parametrize(
+    "recipe, more, code, named",
+    [
+        ("toy", [], 5, "regions.jsonl.gz"),
+        ("no-recipe", [], 2, "default, milan, short, toy"),
+        ("toy", ["--set", "captionr.steps=5"], 2, "did you mean captioner?"),
+        ("toy", ["--set", "captioner.steps=many"], 2, "captioner.steps is 'many', not a int"),
+        ("toy", ["--set", "kind=photos"], 2, "'photos'"),
+        ("toy", ["--set", "steps"], 2, "KEY=VALUE"),
+        ("toy", ["--stage", "fly"], 2, "captioner, refine, lm"),
+        ("toy", ["--device", "tpu"], 2, "tpu"),
+    ],
+)
+def test_bad_lines_end_with_a_sentence(
+    recipe: str, more: list[str], code: int, named: str, tmp_path: Path
+) -> None:
+    done = milan("train", recipe, "--data", tmp_path, "--work", tmp_path / "w", *more)
+    assert done.returncode == code and named in done.stderr
+    assert "Traceback" not in done.stderr
+    empty = milan("export", tmp_path, "-o", tmp_path / "out")
+    assert empty.returncode == 2 and "holds no training run" in empty.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipes_that_ship_can_be_read() -> None:
+    for path in RECIPES.glob("*.toml"):
+        table = load_recipe(path.stem)
+        kind = RegionRecipe if table["kind"] == "regions" else AnnotatedRecipe
+        build(kind, {key: value for key, value in table.items() if key != "kind"}, path.name)
+    short = load_recipe("short", ["units.mix.pair=0", "networks=[]"])
+    assert short["captioner"] == {"steps": 700, "batch": 96} and short["networks"] == []
+    assert short["units"]["mix"] == {"pair": 0} and short["projection"] == 448
 
 
 def test_tokenizer_reads_and_writes_plain_text() -> None:
@@ -153,3 +205,26 @@ def test_shared_regions_are_read_and_split() -> None:
     assert {region.split for region in regions} == {"train", "val"}
     for region in regions[:: len(regions) // 50]:
         assert region_mask(region).shape == (region.height, region.width)
+
+
+def test_a_recipe_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('base = "b"\nkind = "regions"\n')
+    (tmp_path / "b.toml").write_text('base = "a"\n')
+    with pytest.raises(UsageError, match="its own base"):
+        load_recipe(str(tmp_path / "a.toml"))
+
+
+def test_settings_of_the_ablations_fit_the_short_recipe() -> None:
+    """benchmarks/ablation.py names settings; a run must know each."""
+    spec = importlib.util.spec_from_file_location("ablation", BENCHMARKS / "ablation.py")
+    ablation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablation)
+    for name, settings in ablation.VARIANTS.items():
+        table = load_recipe("short", settings)
+        recipe = build(RegionRecipe, {k: v for k, v in table.items() if k != "kind"}, name)
+        assert name == "" or recipe != _short()
+
+
+def _short() -> RegionRecipe:
+    table = load_recipe("short")
+    return build(RegionRecipe, {k: v for k, v in table.items() if k != "kind"}, "short")

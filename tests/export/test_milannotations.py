@@ -1,0 +1,273 @@
+"""MILANNOTATIONS: read from disk, cached, trained on, exported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from milan_onnx.bundle import load_bundle  # noqa: E402
+from milan_onnx.errors import BadInput, UsageError  # noqa: E402
+from milan_onnx.export import train  # noqa: E402
+from milan_onnx.export.backbones import build_backbone  # noqa: E402
+from milan_onnx.export.original.cache import FeatureCache  # noqa: E402
+from milan_onnx.export.original.milannotations import (  # noqa: E402
+    Milannotations,
+    networks_of,
+    split_units,
+)
+from milan_onnx.export.original.training import Sentences, vocabulary  # noqa: E402
+from milan_onnx.export.pooling import pool_pyramid  # noqa: E402
+from tests.export.milannotations import write_annotations, write_imagenet, write_network  # noqa: E402
+
+NETWORK = "alexnet/places365"
+
+
+def said(text: str) -> None:
+    """Nobody listens."""
+
+
+def test_groups_are_the_papers() -> None:
+    assert len(networks_of("base")) == 6
+    assert networks_of("gen") == ("biggan/imagenet", "biggan/places365")
+    assert networks_of("resnet152") == ("resnet152/imagenet", "resnet152/places365")
+    assert networks_of("imagenet")[0] == "alexnet/imagenet" and len(networks_of("imagenet")) == 3
+    left_out = networks_of("not-resnet152-imagenet")
+    assert len(left_out) == 5 and "resnet152/imagenet" not in left_out
+    assert networks_of("dino_vits8/imagenet") == ("dino_vits8/imagenet",)
+    for name in ("everything", "not-vgg-imagenet", ""):
+        with pytest.raises(BadInput, match="no group"):
+            networks_of(name)
+
+
+def test_units_come_with_what_they_saw(tmp_path: Path) -> None:
+    folder = write_network(tmp_path)
+    data = Milannotations(tmp_path, [NETWORK])
+    assert [u.key for u in data.units][:2] == [f"{NETWORK}/conv1/0", f"{NETWORK}/conv1/1"]
+    assert len(data.units) == 11 and all(len(u.descriptions) == 3 for u in data.units)
+    images, masks = data.exemplars(data.units[7])
+    raw = np.load(folder / "conv2/images.npy")[1]
+    assert images.shape == (15, 32, 32, 3) and masks.shape == (15, 32, 32)
+    np.testing.assert_array_equal(images, raw.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(masks, np.load(folder / "conv2/masks.npy")[1, :, 0])
+
+
+def test_images_may_be_in_an_imagenet_folder(tmp_path: Path) -> None:
+    folder = write_network(tmp_path / "data", images=False, side=224, layers={"conv1": 2})
+    with pytest.raises(BadInput, match="holds no images"):
+        data = Milannotations(tmp_path / "data", [NETWORK])
+        data.exemplars(data.units[0])
+    photos = write_imagenet(tmp_path / "val")
+    data = Milannotations(tmp_path / "data", [NETWORK], photos)
+    images, _ = data.exemplars(data.units[1])
+    ids = np.loadtxt(folder / "conv1/ids.csv", dtype=int, delimiter=",")[1]
+    transforms = pytest.importorskip("torchvision.transforms.functional", exc_type=Exception)
+    paths = sorted(photos.rglob("*.png"))
+    from PIL import Image
+
+    for image, number in zip(images[:4], ids[:4], strict=True):
+        photo = Image.open(paths[number]).convert("RGB")
+        expected = transforms.center_crop(transforms.resize(photo, 256), 224)
+        np.testing.assert_array_equal(image, np.asarray(expected))
+
+
+def test_units_with_fewer_than_three_people_are_left_out(tmp_path: Path) -> None:
+    folder = write_network(tmp_path)
+    lines = [("conv1", 4, "one"), ("conv1", 4, "two"), ("conv2", 0, "a"), ("conv2", 0, "b")]
+    lines += [("conv2", 0, "c"), ("conv2", 0, "d")]
+    write_annotations(folder / "annotations.csv", lines)
+    data = Milannotations(tmp_path, [NETWORK])
+    assert [(u.layer, u.unit, u.descriptions) for u in data.units] == [
+        ("conv2", 0, ("a", "b", "c"))
+    ]
+
+
+def test_numbers_of_units_are_those_of_units_npy(tmp_path: Path) -> None:
+    folder = write_network(tmp_path, layers={"conv1": 3})
+    np.save(folder / "conv1/units.npy", np.array([2, 10, 77]))
+    lines = [("conv1", 77, text) for text in "abc"]
+    write_annotations(folder / "annotations.csv", lines)
+    assert [(u.unit, u.row) for u in Milannotations(tmp_path, [NETWORK]).units] == [(77, 2)]
+    write_annotations(folder / "annotations.csv", [("conv1", 1, text) for text in "abc"])
+    with pytest.raises(BadInput, match="describes unit 1 of layer conv1"):
+        Milannotations(tmp_path, [NETWORK])
+
+
+@pytest.mark.parametrize(
+    "lines, named",
+    [
+        ([("conv1", "x", "a")], "line 2: layer 'conv1', unit 'x'"),
+        ([("conv1", 0, "a"), ("conv1", 0, " ")], "line 3: the description is empty"),
+        ([("conv9", 0, "a")] * 3, "layer conv9"),
+        ([], "describes no unit"),
+    ],
+)
+def test_bad_lines_are_named(lines: list, named: str, tmp_path: Path) -> None:
+    folder = write_network(tmp_path)
+    write_annotations(folder / "annotations.csv", lines)
+    with pytest.raises(BadInput, match=named):
+        Milannotations(tmp_path, [NETWORK])
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read: No such file"):
+        Milannotations(tmp_path, [NETWORK])
+    folder = write_network(tmp_path, layers={"conv1": 2})
+    (folder / "annotations.csv").write_bytes("layer,unit,summary\nconv1,0,caf\xe9".encode("latin1"))
+    with pytest.raises(BadInput, match="not a UTF-8"):
+        Milannotations(tmp_path, [NETWORK])
+    (folder / "annotations.csv").write_text("layer,unit\n")
+    with pytest.raises(BadInput, match="no column summary"):
+        Milannotations(tmp_path, [NETWORK])
+    write_annotations(folder / "annotations.csv", [("conv1", 0, text) for text in "abc"])
+    np.save(folder / "conv1/images.npy", np.zeros((2, 15, 3, 8, 8), np.uint8))
+    with pytest.raises(BadInput, match="do not fit"):
+        data = Milannotations(tmp_path, [NETWORK])
+        data.exemplars(data.units[0])
+    np.save(folder / "conv1/masks.npy", np.zeros((2, 15, 32, 32), np.float32))
+    with pytest.raises(BadInput, match="float32"):
+        Milannotations(tmp_path, [NETWORK])
+
+
+def test_splits_are_seeded_and_by_unit(tmp_path: Path) -> None:
+    write_network(tmp_path)
+    units = Milannotations(tmp_path, [NETWORK]).units
+    split = split_units(units, 0.2, 3)
+    assert split == split_units(units[::-1], 0.2, 3) != split_units(units, 0.2, 4)
+    assert len(split.val) == 2 and not set(split.val) & set(split.train)
+    words = vocabulary(units, split)
+    seen = {w for t in Sentences.of(units, split.train).text for w in t.split()}
+    assert set(words) == seen
+
+
+def test_features_are_cached_once_and_go_on(tmp_path: Path, monkeypatch) -> None:
+    write_network(tmp_path / "data")
+    data = Milannotations(tmp_path / "data", [NETWORK])
+    torch.manual_seed(0)
+    encoder = build_backbone("resnet18").encoder
+    cache, calls = FeatureCache(tmp_path / "c", data, encoder), []
+    work = data.exemplars
+
+    def stop_after_four(unit):  # type: ignore[no-untyped-def]
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(unit.key)
+        return work(unit)
+
+    monkeypatch.setattr(data, "exemplars", stop_after_four)
+    monkeypatch.setattr("milan_onnx.export.original.cache.FLUSH", 2)
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill(said)
+    with pytest.raises(UsageError, match="lacks features of 7 units"):
+        cache.filled()
+    monkeypatch.setattr(data, "exemplars", work)
+    lines: list[str] = []
+    again = FeatureCache(tmp_path / "c", data, encoder)
+    again.fill(lines.append)
+    assert lines[0] == "features: 4 of 11 units are cached" and "/s, " in lines[-1]
+    images, masks = data.exemplars(data.units[5])
+    frames = torch.nn.functional.interpolate(
+        torch.from_numpy(images).permute(0, 3, 1, 2).float(), (224, 224)
+    )
+    with torch.inference_mode():
+        maps = encoder(frames.permute(0, 2, 3, 1).to(torch.uint8))
+        expected = pool_pyramid(maps, torch.from_numpy(masks), "bilinear").half().numpy()
+    np.testing.assert_array_equal(again.filled()[5], expected)
+    other = build_backbone("resnet18").encoder
+    with pytest.raises(UsageError, match="another encoder"):
+        FeatureCache(tmp_path / "c", data, other)
+
+
+RECIPE = """
+kind = "milannotations"
+name = "tiny"
+version = "1"
+group = "alexnet/places365"
+backbone = "resnet18"
+held_out = 0.2
+embedding = 8
+hidden = 12
+attention = 8
+[lm_sizes]
+embedding = 6
+hidden = 8
+layers = 2
+[captioner]
+steps = 12
+batch = 8
+validate_every = 4
+[lm]
+steps = 12
+batch = 8
+validate_every = 4
+"""
+
+
+def test_a_captioner_is_trained_and_exported(tmp_path: Path) -> None:
+    write_network(tmp_path / "data")
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE)
+    work = tmp_path / "work"
+    train.train(str(recipe), tmp_path / "data", work)
+    made = train.export(work, tmp_path / "out")
+    assert made.manifest.vocabulary.style == "sentences"
+    assert made.manifest.encoder.mask_resize == "bilinear"
+    split = json.loads((work / "split.json").read_text())
+    assert len(split["val"]) == 2 and len(split["train"]) == 9
+    assert "9" not in made.manifest.name and load_bundle(tmp_path / "out")
+    again = tmp_path / "again"
+    train.train(str(recipe), tmp_path / "data", again)
+    for name in ("captioner.pt", "lm.pt"):
+        a, b = (torch.load(folder / name, weights_only=True) for folder in (work, again))
+        assert a["val"] == b["val"]
+        for key, value in a["state"].items():
+            torch.testing.assert_close(value, b["state"][key], rtol=0, atol=0)
+
+
+LARGE = """
+import resource, sys, time
+from pathlib import Path
+import numpy as np
+from milan_onnx.export.original.milannotations import Milannotations, split_units
+from milan_onnx.export.original.training import Sentences, captioner_training, vocabulary
+from milan_onnx.export.onnx_export import vocabulary_spec
+from milan_onnx.export.training import Encoding
+from milan_onnx.export.captioner import Captioner, CaptionerConfig
+from milan_onnx.export.loop import LoopPlan, train
+root = Path(sys.argv[1])
+started = time.perf_counter()
+data = Milannotations(root / "data", ["alexnet/places365"])
+opened = time.perf_counter() - started
+assert len(data.units) == 20_000, len(data.units)
+images, masks = data.exemplars(data.units[12_345])
+assert images.shape == (15, 224, 224, 3)
+features = np.lib.format.open_memmap(root / "f.npy", "w+", np.float16, (20_000, 15, 3904))
+split = split_units(data.units, 0.05, 0)
+words = vocabulary(data.units, split)
+encoding = Encoding(words, vocabulary_spec(words))
+model = Captioner(CaptionerConfig(3904, encoding.spec.size, 128, 64, 64))
+parts = [Sentences.of(data.units, keys) for keys in (split.train, split.val[:50])]
+what = captioner_training(model, features, *parts, encoding, np.random.default_rng(0),
+                          batch=64, penalty=1.0, length=15, recipe="x")
+train(what, LoopPlan(steps=20, batch=64, validate_every=10), root / "captioner.pt", print)
+print(opened, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def test_twenty_thousand_units_open_at_once_and_fit_in_memory(tmp_path: Path) -> None:
+    layers = {f"layer{i}": 2_500 for i in range(8)}
+    write_network(tmp_path / "data", layers=layers, side=224, sparse=True)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, str(tmp_path)], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    opened, gigabytes = (float(part) for part in done.stdout.splitlines()[-1].split())
+    print(f"opened in {opened:.2f} s, {gigabytes:.2f} GiB")
+    assert opened < 2 and gigabytes < 4
