@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Method = Literal["tail", "histogram"]
+Method = Literal["tail", "histogram", "given"]
 
 BIN_SHIFT = 13
 BIN_BITS = 32 - BIN_SHIFT

@@ -24,8 +24,11 @@ from milan_onnx.files import unwritable, write_bytes, write_json
 Floats = NDArray[np.float32]
 
 ARRAYS = ("ids", "activations", "maps", "thresholds", "minimum", "maximum")
-DTYPES = {"ids": np.int64}
-"""Of the arrays that are not float32."""
+DTYPES: Mapping[str, tuple[type[np.generic], ...]] = {
+    "ids": (np.int64,),
+    "maps": (np.float32, np.uint8),
+}
+"""What arrays may hold that are not float32."""
 LAYER_FILE = "layer.json"
 
 
@@ -42,8 +45,8 @@ class LayerExemplars:
     activations: Floats
     """The largest activation of the unit in each of these images (U, k)."""
 
-    maps: Floats
-    """Activation maps of these images (U, k, h, w)."""
+    maps: Floats | NDArray[np.uint8]
+    """Activation maps of these images (U, k, h, w); uint8 where they are masks of another tool."""
 
     thresholds: Floats
     """The quantile of each unit's activations (U,)."""
@@ -58,7 +61,8 @@ class LayerExemplars:
     """Images that were scanned."""
 
     method: Method
-    """How the thresholds were found: the exact ``tail``, or the bounded ``histogram``."""
+    """How the thresholds were found: the exact ``tail``, the bounded ``histogram``, or ``given``
+    where maps are masks of another tool."""
 
     @property
     def units(self) -> int:
@@ -128,8 +132,9 @@ def _load_layer(place: Path) -> LayerExemplars:
 def _check_arrays(arrays: Mapping[str, Any]) -> None:
     """The arrays must fit one another as `LayerExemplars` says. Raises ValueError."""
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype != DTYPES.get(name, np.float32):
-            raise ValueError(f"{name}.npy holds no {np.dtype(DTYPES.get(name, np.float32))} array")
+        kinds = DTYPES.get(name, (np.float32,))
+        if not isinstance(array, np.ndarray) or array.dtype not in kinds:
+            raise ValueError(f"{name}.npy holds no {np.dtype(kinds[0])} array")
     units, k = arrays["ids"].shape if arrays["ids"].ndim == 2 else (-1, -1)
     maps = arrays["maps"].shape
     grid = maps[2:] if len(maps) == 4 and min(maps[2:]) > 0 else (-1, -1)

@@ -2,6 +2,8 @@
 
 from milan_onnx.probe.base import Loaded, ProbeSet
 from milan_onnx.probe.decode import Decoded, Unusable, decode
+from milan_onnx.probe.exemplars import ExemplarImages
+from milan_onnx.probe.exemplars import numbers as exemplar_numbers
 from milan_onnx.probe.loader import (
     Batch,
     Converted,
@@ -19,6 +21,7 @@ __all__ = [
     "Batch",
     "Converted",
     "Decoded",
+    "ExemplarImages",
     "Loaded",
     "Loader",
     "ProbeSet",
@@ -28,6 +31,7 @@ __all__ = [
     "decode",
     "default_workers",
     "describe_skips",
+    "exemplar_numbers",
     "frames",
     "open_probe",
     "probe_digest",
