@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from milan_onnx.errors import RunError
 from milan_onnx.exemplars import exemplar_masks
+from milan_onnx.generator import recorded_images
 from milan_onnx.geometry import Geometry, Interpolation
 from milan_onnx.labels import ReportRun, ReportSize, write_report
-from milan_onnx.probe import ProbeSet, frames, open_probe
+from milan_onnx.probe import ExemplarImages, ProbeSet, frames, open_probe
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.run import Run
 
@@ -46,19 +47,16 @@ def write_run_report(
 
 def run_probe(run: Run, images: Path | None) -> ProbeSet:
     """The photos of a run. Raises RunError where they have moved or are others."""
-    options, source = run.manifest["options"], run.manifest["environment"]["images"]
+    if "generator" in run.manifest["environment"]:
+        return recorded_images(run.manifest)
+    source = run.manifest["environment"]["images"]
     synthetic = source.startswith("synthetic:") and images is None
     place = None if synthetic else (images or Path(source))
     if place is not None and not place.exists():
         raise RunError(
             f"the photos of this run are not at {place}", hint="say where they are with --images"
         )
-    probe = open_probe(
-        place,
-        limit=options["limit"],
-        synthetic=options["synthetic"],
-        seed=options["seed"],
-    )
+    probe = _open(run, place, images)
     for label in run.labels:
         for exemplar in label.exemplars:
             if exemplar.image >= len(probe) or probe.names[exemplar.image] != exemplar.name:
@@ -70,15 +68,27 @@ def run_probe(run: Run, images: Path | None) -> ProbeSet:
     return probe
 
 
+def _open(run: Run, place: Path | None, images: Path | None) -> ProbeSet:
+    if place is not None and images is None and run.manifest["probe"].get("from_exemplars"):
+        return ExemplarImages(place)
+    options = run.manifest["options"]
+    return open_probe(
+        place,
+        limit=options["limit"],
+        synthetic=options["synthetic"],
+        seed=options["seed"],
+    )
+
+
 def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
     names = _display_names(run)
     layers = {names[layer.layer]: layer for layer in run.layers}
-    geometry = run_geometry(run)
+    geometry, fade = run_geometry(run), masks_fade(run)
 
     def mask(layer: str, unit: int, rank: int, size: int) -> NDArray[np.bool_]:
         store = layers[layer]
         level = store.thresholds[unit : unit + 1]
-        masks = exemplar_masks(store.maps[unit, rank][None], level, size, size)
+        masks = exemplar_masks(store.maps[unit, rank][None], level, size, size, fade=fade)
         return np.asarray(masks[0], dtype=np.bool_)
 
     def views(ids: Sequence[int], side: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -122,6 +132,11 @@ def run_geometry(run: Run) -> Geometry:
         interpolation=value["interpolation"],
         output=tuple(output) if output else None,
     )
+
+
+def masks_fade(run: Run) -> bool:
+    """Whether a run's masks fade at the border, as those of the paper's code do."""
+    return bool(run.manifest["search"].get("legacy"))
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -10,11 +10,14 @@ from typing import Any
 import click
 
 from milan_onnx import __version__
+from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
 from milan_onnx.cli.evaluate import evaluate
+from milan_onnx.cli.exemplars import describe_exemplars
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, console, name_results
 from milan_onnx.cli.selftest import selftest
+from milan_onnx.cli.train import export, train
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 EPILOG = (
@@ -29,9 +32,13 @@ def app() -> None:
     """Natural language descriptions of the units of a vision network, from its ONNX file."""
 
 
+app.add_command(convert)
 app.add_command(describe)
+app.add_command(describe_exemplars)
 app.add_command(evaluate)
+app.add_command(export)
 app.add_command(selftest)
+app.add_command(train)
 
 
 @app.command(short_help="List the layers whose units can be described.")

@@ -32,6 +32,17 @@ SEARCH = [
         type=float,
         help="λ of log p(d|E) - λ log p(d); by default the bundle's.",
     ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["rerank", "beam", "greedy"]),
+        help="Beam search and then PMI, beam search alone, or greedy; by default the bundle's.",
+    ),
+    click.option(
+        "--legacy/--no-legacy",
+        default=None,
+        show_default=False,
+        help="Repeat the quirks of the paper's code; by default as the bundle says.",
+    ),
     click.option("--candidates", default=5, help="Descriptions kept a unit."),
 ]
 PHOTOS = [
@@ -44,6 +55,16 @@ PHOTOS = [
     click.option("--limit", type=int, help="Use only so many of them, evenly spaced."),
     click.option("--synthetic", default=1000, help="Images of the built-in set."),
     click.option("--seed", default=0, help="Seed of the built-in set."),
+]
+GENERATOR = [
+    click.option(
+        "--latents", type=PATH, help="MODEL is a generator: .npy of its latents, a row an image."
+    ),
+    click.option("--classes", type=PATH, help="Their classes, .npy of numbers or one-hot rows."),
+    click.option("--image-output", help="Tensor of the images; by default the only such output."),
+    click.option(
+        "--image-range", metavar="LOW,HIGH", help="Black and white there: -1,1 or 0,1 or 0,255."
+    ),
 ]
 VALIDITY = [
     click.option(
@@ -86,7 +107,7 @@ MACHINE = [
     click.option("--batch-size", type=int, help="Photos in a batch. Changes no result."),
 ]
 RESULT = [
-    click.option("--out", "-o", type=PATH, help="Folder of the run; by default MODEL-run."),
+    click.option("--out", "-o", type=PATH, help="Folder of the run; by default NAME-run."),
     click.option("--overwrite", is_flag=True, help="Replace a run that is already there."),
     click.option("--report/--no-report", default=True, help="Write report.html."),
     click.option("--quiet", "-q", is_flag=True, help="Say only errors."),
@@ -104,6 +125,16 @@ def options(*groups: Sequence[Decorator]) -> Decorator:
     return add
 
 
+MILAN_FORMAT = [
+    click.option(
+        "--write-milan-format",
+        "milan_format",
+        is_flag=True,
+        help="Write the exemplars for the paper's code too: RUN/milan, 3 MB a unit.",
+    ),
+]
+
+
 @click.command(short_help="Describe the units of layers of a model.")
 @click.argument("model", type=PATH)
 @click.option(
@@ -114,7 +145,9 @@ def options(*groups: Sequence[Decorator]) -> Decorator:
     help="Tensor, node or module name, glob, or @INDEX of `layers`; may be given often, one pass "
     "serves all. By default the deepest layer with positions.",
 )
-@options(PHOTOS, RESULT, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
+@options(
+    PHOTOS, GENERATOR, RESULT, MILAN_FORMAT, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE
+)
 @guarded
 def describe(model: Path, layers: tuple[str, ...], **given: Any) -> None:
     """Describe the units of layers of MODEL, an ONNX file, and write a run."""
@@ -146,7 +179,13 @@ def _settings(given: dict[str, Any]) -> Any:
         "exemplars",
         "quantile",
         "pmi_weight",
+        "strategy",
+        "legacy",
         "candidates",
+        "latents",
+        "classes",
+        "image_output",
+        "image_range",
         "validity",
         "validity_level",
         "limit",
@@ -155,6 +194,7 @@ def _settings(given: dict[str, Any]) -> Any:
         "device",
         "threads",
         "batch_size",
+        "milan_format",
         "report",
         "overwrite",
     )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from milan_onnx.describing.encoding import encode_exemplars
+from milan_onnx.describing.folders import describe_folder, write_folders
 from milan_onnx.describing.job import Job, prepare
 from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import manifest
@@ -19,13 +20,14 @@ from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.scanning import scan_layers
 from milan_onnx.describing.validating import validate
 from milan_onnx.exemplars import LayerExemplars
+from milan_onnx.files import staged_folder
 from milan_onnx.labels import UnitLabel, summarize, validity_text
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.reporting import write_run_report
-from milan_onnx.run import REPORT, Run, save_run, staged_folder
+from milan_onnx.run import MANIFEST, MILAN_FORMAT, REPORT, Run, save_run
 from milan_onnx.runtime import Describer
 
-__all__ = ["DescribeOptions", "describe"]
+__all__ = ["DescribeOptions", "describe", "describe_folder"]
 
 
 def describe(
@@ -53,15 +55,19 @@ def describe(
     say = reporter or Silent()
     options.check()
 
-    def work() -> Run:
+    def made() -> Job:
         photos, captioner = Path(images) if images else None, Path(bundle) if bundle else None
-        return _describe(prepare(Path(model), layers, photos, captioner, options, say), on_label)
+        return prepare(Path(model), layers, photos, captioner, options, say)
 
     if out is None:
-        return work()
-    with staged_folder(Path(out), overwrite=options.overwrite) as folder:
-        run = work()
+        return _describe(made(), on_label)
+    with staged_folder(Path(out), overwrite=options.overwrite, marker=MANIFEST) as folder:
+        job = made()
+        run = _describe(job, on_label)
         save_run(folder, run)
+        if options.milan_format:
+            names = [str(facts["module"] or facts["tensor"]) for facts in run.manifest["layers"]]
+            write_folders(folder / MILAN_FORMAT, job, run.layers, names)
         if options.report:
             write_run_report(folder / REPORT, run, say)
     return replace(run, path=Path(out))

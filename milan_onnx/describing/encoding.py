@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.describing.job import Job
+from milan_onnx.describing.job import Captioning
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.probe import frames
 from milan_onnx.runtime import Encoder, in_order
@@ -43,6 +43,9 @@ class Regions:
     side: int
     """Resolution of the masks: (side, side)."""
 
+    fade: bool = False
+    """Whether masks fade at the border, as in the paper's code."""
+
 
 @dataclass(frozen=True)
 class Uses:
@@ -74,13 +77,16 @@ def describable(layer: LayerExemplars) -> list[int]:
     return [u for u in range(layer.units) if not NOTHING_TO_DESCRIBE.intersection(layer.flags(u))]
 
 
-def encode_exemplars(job: Job, layers: Sequence[LayerExemplars], encoder: Encoder) -> list[Floats]:
+def encode_exemplars(
+    job: Captioning, layers: Sequence[LayerExemplars], encoder: Encoder
+) -> list[Floats]:
     """Features float32 (describable units, K, F) of each layer.
 
     The encoder sees the same view of a photo as the subject did, at its own resolution.
     Raises ProbeError when a photo can no longer be read.
     """
-    regions = [_exemplar_regions(layer, encoder.image_size) for layer in layers]
+    fade = job.search.legacy
+    regions = [_exemplar_regions(layer, encoder.image_size, fade) for layer in layers]
     features = [np.zeros((*r.ids.shape, encoder.spec.features), np.float32) for r in regions]
     parts = encode_regions(job, regions, encoder, "encode", lambda *part: part)
     for uses, vectors in parts:
@@ -91,7 +97,7 @@ def encode_exemplars(job: Job, layers: Sequence[LayerExemplars], encoder: Encode
 
 
 def encode_regions(
-    job: Job,
+    job: Captioning,
     regions: Sequence[Regions],
     encoder: Encoder,
     stage: str,
@@ -104,7 +110,7 @@ def encode_regions(
     """
     uses = _uses(regions)
     size = encoder.image_size
-    view = job.preprocessing.geometry.scaled(size, size)
+    view = job.geometry.scaled(size, size)
 
     def encode(batch: Sequence[Frame]) -> list[T]:
         maps = encoder.maps(np.stack([frame for _, frame in batch]))
@@ -153,13 +159,14 @@ def _at_most(level: Floats, side: int) -> Floats:
     return np.asarray(sum(parts[1:], parts[0]) / np.float32(len(parts)), dtype=np.float32)
 
 
-def _exemplar_regions(layer: LayerExemplars, side: int) -> Regions:
+def _exemplar_regions(layer: LayerExemplars, side: int, fade: bool) -> Regions:
     units = np.array(describable(layer), np.int64)
     return Regions(
         ids=np.asarray(layer.ids[units]),
-        maps=lambda rows, slots: np.asarray(layer.maps[units[rows], slots]),
+        maps=lambda rows, slots: layer.maps[units[rows], slots].astype(np.float32, copy=False),
         thresholds=np.asarray(layer.thresholds[units]),
         side=side,
+        fade=fade,
     )
 
 
@@ -190,7 +197,8 @@ def _masks(regions: Sequence[Regions], uses: Uses) -> Iterator[tuple[Uses, NDArr
         for start in range(begin, end, MASKS):
             part = uses[start : min(end, start + MASKS)]
             maps = layer.maps(part.row, part.slot)
-            yield part, exemplar_masks(maps, layer.thresholds[part.row], layer.side, layer.side)
+            side, fade = layer.side, layer.fade
+            yield part, exemplar_masks(maps, layer.thresholds[part.row], side, side, fade=fade)
 
 
 def _blocks(parts: Iterator[tuple[Uses, Floats]]) -> Iterator[tuple[Uses, Floats]]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.choice import Choice
 from milan_onnx.describing.options import DescribeOptions
-from milan_onnx.errors import LayerUnsuitable, ProbeError
+from milan_onnx.errors import LayerUnsuitable, ProbeError, UsageError
 from milan_onnx.exemplars import HeldOutOptions
+from milan_onnx.generator import (
+    RANGES,
+    GeneratedImages,
+    GeneratorFiles,
+    LatentNumbers,
+    choose_image_output,
+    choose_range,
+)
+from milan_onnx.geometry import Geometry
 from milan_onnx.probe import ProbeSet, open_probe
 from milan_onnx.progress import Reporter
 from milan_onnx.runtime import Device, choose_device, choose_threads, search_options
 from milan_onnx.subject import (
+    PIXEL,
     Layer,
     Preprocessing,
     Subject,
@@ -32,14 +43,11 @@ LEAST_SHARE = 8
 
 
 @dataclass(frozen=True)
-class Job:
-    """One model, its layers, photos and captioner, and how they are brought together."""
+class Captioning:
+    """What makes labels of exemplars: photos, captioner, settings and machine."""
 
-    subject: Subject
-    """The model."""
-
-    layers: tuple[Layer, ...]
-    """Its layers to describe."""
+    model: str
+    """Hexadecimal SHA-256 of what is described."""
 
     bundle: Bundle
     """The captioner and language model."""
@@ -47,26 +55,20 @@ class Job:
     probe: ProbeSet
     """The photos."""
 
+    geometry: Geometry
+    """How photos become frames."""
+
     options: DescribeOptions
     """What the user set."""
 
     search: SearchDefaults
     """The bundle's search settings with what the user set."""
 
-    preprocessing: Preprocessing
-    """How photos become the model's input."""
-
     device: Choice[Device]
     """Where inference runs."""
 
     threads: int
     """Batches of the search in flight, and decoding threads."""
-
-    batch: Choice[int]
-    """Photos in a batch."""
-
-    held_out: HeldOutOptions | None
-    """What is kept of the half of the photos that labels are tested on; None: none is held out."""
 
     say: Reporter
     """Where choices and progress are told."""
@@ -75,6 +77,32 @@ class Job:
     def in_flight(self) -> int:
         """Batches of images under way at once: a GPU is filled by one."""
         return self.threads if self.device.value.name == "cpu" else 1
+
+
+@dataclass(frozen=True)
+class Job(Captioning):
+    """One model, its layers, photos and captioner, and how they are brought together."""
+
+    subject: Subject
+    """The model."""
+
+    inputs: ProbeSet
+    """What the model reads: the photos, or the numbers of a generator's latents."""
+
+    layers: tuple[Layer, ...]
+    """Its layers to describe."""
+
+    preprocessing: Preprocessing
+    """How photos become the model's input."""
+
+    batch: Choice[int]
+    """Photos in a batch."""
+
+    held_out: HeldOutOptions | None
+    """What is kept of the half of the photos that labels are tested on; None: none is held out."""
+
+    generator: Mapping[str, Any] | None
+    """What a run records of a generator (`milan_onnx.generator`); None: the model takes photos."""
 
 
 def prepare(
@@ -86,32 +114,113 @@ def prepare(
     say: Reporter,
 ) -> Job:
     """Read and choose everything, saying each choice. Raises as `milan_onnx.describe` does."""
-    subject = load(model, fixed_inputs=options.inputs)
+    files = _generator_files(model, images, options)
+    subject, numbers = (
+        (load(model, fixed_inputs=options.inputs), None) if not files else files.load()
+    )
     chosen = _choose_layers(subject, layers, options, say)
     captioner = load_bundle(bundle)
-    probe = _open_probe(images, options, say)
-    device = choose_device(options.device)
-    threads = choose_threads(options.threads)
-    preprocessing = choose_preprocessing(subject, **options.preprocessing)
-    say.choice("device", device)
-    say.choice("threads", threads)
-    text = _preprocessing_text(preprocessing.value)
-    say.choice("preprocessing", Choice(text, preprocessing.reason))
+    if files is None or numbers is None:
+        seen = _photos(subject, images, options, say)
+    else:
+        seen = _generated(subject, files, numbers, options, say)
+    device, threads = choose_machine(options, say)
     return Job(
+        model=subject.sha256,
         subject=subject,
         layers=chosen,
         bundle=captioner,
-        probe=probe,
+        inputs=seen.inputs,
+        probe=seen.probe,
+        geometry=seen.geometry,
         options=options,
-        search=search_options(
-            captioner, beam_size=options.beam_size, pmi_weight=options.pmi_weight
-        ),
-        preprocessing=preprocessing.value,
+        search=choose_search(captioner, options),
+        preprocessing=seen.preprocessing,
         device=device,
         threads=threads.value,
         batch=_choose_batch(options, device.value),
-        held_out=_choose_held_out(len(probe), options, say),
+        held_out=_choose_held_out(len(seen.inputs), options, say),
+        generator=seen.generator,
         say=say,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the model reads, and the images of it."""
+
+    inputs: ProbeSet
+    probe: ProbeSet
+    geometry: Geometry
+    preprocessing: Preprocessing
+    generator: Mapping[str, Any] | None = None
+
+
+def _photos(
+    subject: Subject, images: Path | None, options: DescribeOptions, say: Reporter
+) -> _Seen:
+    probe = _open_probe(images, options, say)
+    found = choose_preprocessing(subject, **options.preprocessing)
+    say.choice("preprocessing", Choice(_preprocessing_text(found.value), found.reason))
+    return _Seen(probe, probe, found.value.geometry, found.value)
+
+
+def _generator_files(
+    model: Path, images: Path | None, options: DescribeOptions
+) -> GeneratorFiles | None:
+    """What makes images; None where the model takes photos. Raises UsageError for both."""
+    alone = {"classes": options.classes, "image-output": options.image_output}
+    alone |= {"image-range": options.image_range}
+    if options.latents is None:
+        for name, value in alone.items():
+            if value is not None:
+                raise UsageError(f"--{name} goes with --latents only", hint="see --help")
+        return None
+    if images is not None:
+        raise UsageError(
+            "a generator makes its own images: --images and --latents exclude each other",
+            hint="leave one out",
+        )
+    return GeneratorFiles(model, options.latents, options.classes, options.limit, options.inputs)
+
+
+def _generated(
+    subject: Subject,
+    files: GeneratorFiles,
+    numbers: LatentNumbers,
+    options: DescribeOptions,
+    say: Reporter,
+) -> _Seen:
+    say.choice("latents", Choice(f"{numbers.source}, {len(numbers)} images", "--latents"))
+    output = choose_image_output(subject, options.image_output)
+    bounds = choose_range(subject, output.value, len(numbers), options.image_range)
+    say.choice("image output", output)
+    say.choice("image range", bounds)
+    if len(numbers) < options.exemplars:
+        raise too_few(len(numbers), options.exemplars)
+    probe = GeneratedImages(numbers, subject, output.value, RANGES[bounds.value])
+    held = {"image_output": output.value, "image_range": bounds.value}
+    geometry = Geometry(crop=probe.size, resize=None)
+    return _Seen(numbers, probe, geometry, PIXEL, files.record() | held)
+
+
+def choose_machine(options: DescribeOptions, say: Reporter) -> tuple[Choice[Device], Choice[int]]:
+    """The device and the number of threads, said."""
+    device = choose_device(options.device)
+    threads = choose_threads(options.threads)
+    say.choice("device", device)
+    say.choice("threads", threads)
+    return device, threads
+
+
+def choose_search(captioner: Bundle, options: DescribeOptions) -> SearchDefaults:
+    """The bundle's search settings with what the user set."""
+    return search_options(
+        captioner,
+        beam_size=options.beam_size,
+        pmi_weight=options.pmi_weight,
+        strategy=options.strategy,
+        legacy=options.legacy,
     )
 
 

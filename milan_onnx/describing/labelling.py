@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.describing.encoding import describable
-from milan_onnx.describing.job import Job
+from milan_onnx.describing.job import Captioning
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.labels import Candidate, Exemplar, UnitLabel
 from milan_onnx.runtime import Describer, Hypothesis
@@ -29,7 +29,7 @@ class Described:
 
 
 def label_units(
-    job: Job,
+    job: Captioning,
     describer: Describer,
     layers: Sequence[LayerExemplars],
     features: Sequence[Floats],
@@ -54,12 +54,12 @@ def label_units(
 
 
 def _label(
-    job: Job, layer: LayerExemplars, unit: int, hypotheses: Sequence[Hypothesis]
+    job: Captioning, layer: LayerExemplars, unit: int, hypotheses: Sequence[Hypothesis]
 ) -> UnitLabel:
     best = hypotheses[0] if hypotheses else None
     pairs = zip(layer.ids[unit].tolist(), layer.activations[unit].tolist(), strict=True)
     return UnitLabel(
-        model=job.subject.sha256,
+        model=job.model,
         layer=layer.layer,
         unit=unit,
         description=best.description if best else None,

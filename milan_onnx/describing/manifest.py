@@ -5,35 +5,83 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from milan_onnx import __version__
-from milan_onnx.describing.job import Job
+from milan_onnx.describing.job import Captioning, Job
 from milan_onnx.describing.scanning import Scanned
-from milan_onnx.labels import UnitLabel, summarize
-from milan_onnx.probe import probe_digest
+from milan_onnx.exemplars import LayerExemplars
+from milan_onnx.labels import LayerSummary, UnitLabel, summarize
+from milan_onnx.probe import ExemplarImages, probe_digest
 from milan_onnx.run import FORMAT, FORMAT_VERSION
 from milan_onnx.runtime import installed_runtimes
 
 
 def manifest(job: Job, scanned: Scanned, labels: Sequence[UnitLabel]) -> dict[str, Any]:
     """All that may differ between equal runs is under ``environment``."""
+    return _captioning(job) | {
+        "model": {"name": job.subject.path.name, "sha256": job.model},
+        "layers": _layers(scanned, labels),
+        "probe": _probe(job, scanned),
+        "preprocessing": asdict(job.preprocessing) | {"geometry": asdict(job.geometry)},
+        "validity": _validity(job, scanned),
+        "environment": _environment(job)
+        | {"model_path": str(job.subject.path), "batch": scanned.batch}
+        | ({"generator": dict(job.generator)} if job.generator else {}),
+    }
+
+
+def folder_manifest(
+    job: Captioning, folder: Path, layers: Sequence[LayerExemplars], labels: Sequence[UnitLabel]
+) -> dict[str, Any]:
+    """The same of a run whose exemplars another tool found."""
+    used = len({i for layer in layers for i in np.unique(layer.ids).tolist()})
+    return _captioning(job) | {
+        "model": {"name": folder.resolve().name, "sha256": job.model},
+        "layers": [_given_layer(layer, summarize(layer.layer, labels)) for layer in layers],
+        "probe": {
+            "name": job.probe.name,
+            "images": len(job.probe),
+            "usable": used,
+            "sha256": job.model,
+            "skipped": [],
+            "converted": [],
+            "from_exemplars": isinstance(job.probe, ExemplarImages),
+        },
+        "preprocessing": {"geometry": asdict(job.geometry)},
+        "validity": None,
+        "environment": _environment(job) | {"model_path": str(folder), "batch": None},
+    }
+
+
+def _captioning(job: Captioning) -> dict[str, Any]:
     bundle = job.bundle.manifest
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "milan_onnx": __version__,
-        "model": {"name": job.subject.path.name, "sha256": job.subject.sha256},
-        "layers": _layers(scanned, labels),
-        "probe": _probe(job, scanned),
-        "preprocessing": asdict(job.preprocessing),
         "bundle": {"name": bundle.name, "version": bundle.version, "sha256": job.bundle.sha256},
         "search": asdict(job.search),
         "options": _options(job),
-        "validity": _validity(job, scanned),
-        "environment": _environment(job, scanned),
+    }
+
+
+def _given_layer(layer: LayerExemplars, summary: LayerSummary) -> dict[str, Any]:
+    return {
+        "tensor": layer.layer,
+        "op": "",
+        "node": "",
+        "module": "",
+        "units": layer.units,
+        "grid": list(layer.maps.shape[2:]),
+        "quantile_method": layer.method,
+        "notes": ["exemplars and masks of another tool"],
+        "described": summary.described,
+        "distinct": summary.distinct,
+        "validity": None,
     }
 
 
@@ -84,7 +132,7 @@ def _probe(job: Job, scanned: Scanned) -> dict[str, Any]:
     }
 
 
-def _options(job: Job) -> dict[str, Any]:
+def _options(job: Captioning) -> dict[str, Any]:
     options = job.options
     names = ("exemplars", "quantile", "candidates", "tail_memory", "limit", "synthetic", "seed")
     more = ("layout", "validity", "validity_level")
@@ -93,15 +141,13 @@ def _options(job: Job) -> dict[str, Any]:
     }
 
 
-def _environment(job: Job, scanned: Scanned) -> dict[str, Any]:
+def _environment(job: Captioning) -> dict[str, Any]:
     return {
-        "model_path": str(job.subject.path),
         "images": job.probe.source,
         "bundle_path": str(job.bundle.path),
         "device": str(job.device.value),
         "device_reason": job.device.reason,
         "threads": job.threads,
-        "batch": scanned.batch,
         "onnxruntime": installed_runtimes(),
         "numpy": np.__version__,
         "python": platform.python_version(),

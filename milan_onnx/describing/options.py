@@ -6,7 +6,8 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from milan_onnx.bundle import LARGEST_BEAM
 from milan_onnx.errors import UsageError
@@ -29,6 +30,13 @@ class DescribeOptions:
     pmi_weight: float | None = None
     """λ of log p(d|E) - λ log p(d); None: the bundle's (paper: 0.2)."""
 
+    strategy: Literal["rerank", "beam", "greedy"] | None = None
+    """rerank (beam search, then PMI), beam (log p(d|E) alone) or greedy; None: the bundle's."""
+
+    legacy: bool | None = None
+    """Repeat the quirks of the paper's code (`milan_onnx.bundle.SearchDefaults`); None: as the
+    bundle says."""
+
     candidates: int = 5
     """Descriptions kept a unit, the best one included."""
 
@@ -41,6 +49,18 @@ class DescribeOptions:
 
     limit: int | None = None
     """Use only so many of the photos, evenly spaced; None: all."""
+
+    latents: Path | None = None
+    """.npy with a row an image, where the model is a generator; None: it takes photos."""
+
+    classes: Path | None = None
+    """.npy with the class of each image, where the generator takes classes too."""
+
+    image_output: str | None = None
+    """Tensor that holds a generator's images; None: its only output of images."""
+
+    image_range: str | None = None
+    """What black and white are there: "-1,1", "0,1" or "0,255"; None: told from some images."""
 
     synthetic: int = 1000
     """Images of the built-in probe set, where no photos are given."""
@@ -68,6 +88,9 @@ class DescribeOptions:
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Values of the model's inputs that are no image."""
+
+    milan_format: bool = False
+    """Write the exemplars in the format of the paper's code too (`milan_onnx.exemplar_folder`)."""
 
     report: bool = True
     """Write report.html."""

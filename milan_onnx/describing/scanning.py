@@ -59,7 +59,7 @@ def scan_layers(job: Job) -> Scanned:
         batch = Choice(model.tapped.batch, "the model's graph holds this batch and no other works")
     job.say.choice("batch", batch)
     geometry = job.preprocessing.geometry
-    loader = Loader(job.probe, geometry, batch_size=batch.value, workers=job.threads)
+    loader = Loader(job.inputs, geometry, batch_size=batch.value, workers=job.threads)
     scans = _pass(job, model, loader, job.held_out)
     job.say.note(describe_skips(loader))
     if len(loader.digests) < job.options.exemplars:
@@ -83,9 +83,9 @@ def _pass(
     names = [output.layer.tensor for output in model.tapped.outputs]
     options = job.options
     settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, held_out)
-    with job.say.stage("scan", len(job.probe), "images") as meter:
+    with job.say.stage("scan", len(job.inputs), "images") as meter:
         activations = ((done.ids, out) for done, out in in_order(run, loader, job.in_flight))
-        count = len(job.probe)
+        count = len(job.inputs)
         return scan(activations, names, count, settings, meter, lambda i: loader.digests[i])
 
 

@@ -7,6 +7,7 @@
 Importing this does not import onnx; reading a model does.
 """
 
+from milan_onnx.subject.generator import PIXEL, load_generator, read_latents
 from milan_onnx.subject.layers import Kind, Layer, list_layers, with_layout
 from milan_onnx.subject.model import ImageInput, Subject, load
 from milan_onnx.subject.preprocess import Preprocessing, choose_preprocessing
@@ -14,6 +15,7 @@ from milan_onnx.subject.resolve import Resolution, resolve, resolve_many
 from milan_onnx.subject.surgery import TapOutput, TappedModel, tap
 
 __all__ = [
+    "PIXEL",
     "ImageInput",
     "Kind",
     "Layer",
@@ -25,6 +27,8 @@ __all__ = [
     "choose_preprocessing",
     "list_layers",
     "load",
+    "load_generator",
+    "read_latents",
     "resolve",
     "resolve_many",
     "tap",

@@ -34,6 +34,9 @@ RANK: Mapping[Kind, int] = {
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
+ADDED = "milan/"
+"""What the names of nodes that are not the model's own begin with."""
+
 # A model that leaves height and width free is looked at in two sizes: what differs is free.
 SIZES = ((224, 224), (256, 320))
 
@@ -154,6 +157,8 @@ def _layers(
     axes = channel_axes(graph, types, subject.input)
     found: list[Layer] = []
     for index, node in enumerate(graph.nodes):
+        if node.name.startswith(ADDED):
+            continue
         for tensor in node.output:
             kind = types.get(tensor)
             if tensor not in graph.dependent or _unsuitable(kind, subject.input.batch):

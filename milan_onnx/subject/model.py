@@ -7,7 +7,7 @@ enough to list, resolve and cut, so a model of many gigabytes costs what its gra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,10 +84,16 @@ class Subject:
     """The values of the other inputs, with the dtype and shape that the graph wants."""
 
 
-def load(path: Path, *, fixed_inputs: Mapping[str, FixedValue] | None = None) -> Subject:
+def load(
+    path: Path,
+    *,
+    fixed_inputs: Mapping[str, FixedValue] | None = None,
+    rewrite: Callable[[ModelProto], None] = lambda model: None,
+) -> Subject:
     """Read a model file and find its image input.
 
     ``fixed_inputs`` gives a constant (a number, or nested lists) to each input that is no image.
+    ``rewrite`` may give the graph an image input first.
     Raises SubjectError when the file cannot be used, with the reason and what to do.
     """
     path = Path(path)
@@ -95,6 +101,7 @@ def load(path: Path, *, fixed_inputs: Mapping[str, FixedValue] | None = None) ->
     _check_versions(path, model)
     files = _external_files(path, model)
     _take_in_shapes(path, model)
+    rewrite(model)
     given = dict(fixed_inputs or {})
     image, others = _split_inputs(model, given)
     return Subject(
@@ -330,7 +337,8 @@ def _only_image(inputs: list[ValueInfoProto], candidates: list[ValueInfoProto]) 
     seen = ", ".join(f"{info.name} {_describe(info)}" for info in inputs) or "none"
     raise SubjectError(
         f"the model has no image input; its inputs are {seen}",
-        hint="an image is of rank 4 with 1, 3 or 4 channels, as (N,3,H,W) or (N,H,W,3)",
+        hint="an image is of rank 4 with 1, 3 or 4 channels, as (N,3,H,W) or (N,H,W,3); of a "
+        "generator give the --latents",
     )
 
 
