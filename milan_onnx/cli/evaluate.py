@@ -26,6 +26,15 @@ RUNS = [
     ),
     click.option("--regions", type=PATH, help="Folder that labels RUN's photos: NetDissect's row."),
     click.option("--images", "-i", type=PATH, help="RUN's photos, where they have moved."),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        help="A text metric of the paper too: bleu, rouge or bertscore; may be given often.",
+    ),
+    click.option(
+        "--bertscore-model", help="Model of BERTScore, a name or folder; by default roberta-large."
+    ),
     click.option("--skip-bad", is_flag=True, help="Go on without the bad entries of --truth."),
 ]
 BOTH = [
@@ -45,7 +54,15 @@ BOTH = [
 MACHINE = ("seed", "device", "threads", "similarity")
 # Given for the other kind of judging, these would be passed over.
 ONLY_VIRTUAL = {"split": None, "units": 1000, "exemplars": 15}
-ONLY_RUNS = {"kind": None, "layers": (), "regions": None, "images": None, "skip_bad": False}
+ONLY_RUNS = {
+    "kind": None,
+    "layers": (),
+    "regions": None,
+    "images": None,
+    "skip_bad": False,
+    "metrics": (),
+    "bertscore_model": None,
+}
 
 
 @click.command(short_help="Judge a bundle on labelled photos, or a run by a truth.")
@@ -75,9 +92,9 @@ def _check_usage(run: Path | None, given: dict[str, Any]) -> None:
     foreign = ONLY_RUNS if run is None else ONLY_VIRTUAL
     for name, default in foreign.items():
         if given[name] != default:
-            option = f"--{name.rstrip('s') if name == 'layers' else name.replace('_', '-')}"
+            named = name.rstrip("s") if name in ("layers", "metrics") else name.replace("_", "-")
             other = "RUN --truth" if run is None else "--virtual"
-            raise UsageError(f"{option} goes with {other} only", hint="see --help")
+            raise UsageError(f"--{named} goes with {other} only", hint="see --help")
 
 
 def _virtual(given: dict[str, Any], say: Any) -> Any:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from milan_onnx import evaluate_virtual
 from milan_onnx.errors import ProbeError
+from milan_onnx.labels import read_jsonl
 from milan_onnx.run import load_run
 from tests.conftest import Command
 from tests.export.toy_data import LABELS, write_toy_data
@@ -257,6 +258,31 @@ def test_annotations_of_several_people(milan: Command, run_path: Path, tmp_path:
     ]
     assert value["counts"]["units_without_truth"] == 15
     assert "15 units of these layers have no truth" in done.stderr
+
+
+def test_text_metrics_stand_beside_their_baselines(
+    milan: Command, run_path: Path, tmp_path: Path
+) -> None:
+    """Truths that are our own descriptions: ours score 1, others less."""
+    pytest.importorskip("sacrebleu")
+    pytest.importorskip("rouge_score")
+    labels = [x for x in read_jsonl(run_path / "labels.jsonl") if x.description]
+    truth = tmp_path / "annotations.csv"
+    rows = [f'{x.layer},{x.unit},"{x.description.title()}."' for x in labels]
+    truth.write_text("\n".join(["layer,unit,summary", *rows]) + "\n")
+    line = ("evaluate", run_path, "--truth", truth, "--no-similarity", "--metric", "bleu")
+    done = milan(*line, "--metric", "rouge", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {row["name"]: row["figures"] for row in json.loads(done.stdout)["rows"]}
+    assert found["ours"]["rouge"]["value"] == found["ours"]["rouge"]["low"] == 1
+    assert found["ours"]["bleu"]["low"] is None
+    for name in ("shuffled", "constant"):
+        assert found[name]["rouge"]["value"] < 1
+        assert found[name]["bleu"]["value"] <= found["ours"]["bleu"]["value"]
+    bad = milan(*line, "--metric", "meteor")
+    assert bad.returncode == 2 and "meteor" in bad.stderr
+    foreign = milan("evaluate", "--virtual", tmp_path, "--split", "val", "--metric", "bleu")
+    assert foreign.returncode == 2 and "--metric goes with RUN --truth only" in foreign.stderr
 
 
 def test_abstained_labels_get_a_line_of_their_own(

@@ -19,6 +19,7 @@ from milan_onnx.applications.evaluate.answers import (
 from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
 from milan_onnx.applications.evaluate.result import Row
 from milan_onnx.applications.evaluate.similarity import Similarity
+from milan_onnx.applications.evaluate.text_metrics import TextMetrics
 
 COLUMNS = {
     "label_top1": "label@1",
@@ -26,6 +27,9 @@ COLUMNS = {
     "any_top1": "label or general@1",
     "any_top5": "label or general@5",
     "similarity": "similarity",
+    "bleu": "BLEU",
+    "rouge": "ROUGE-L",
+    "bertscore": "BERTScore",
     "distinct": "distinct/unit",
     "vocabulary": "vocabulary used",
 }
@@ -51,21 +55,33 @@ class Judge:
     seed: int
     """Seed of the bootstrap and of the shuffling."""
 
+    metrics: TextMetrics | None = None
+    """The paper's text metrics, where they are asked for."""
+
     def values(self, descriptions: Descriptions) -> dict[str, Values]:
         """What each unit scores (U,), by column."""
         columns = verdicts(self.answers, descriptions)
         if self.similarity is not None:
             said = [answer.said for answer in self.answers]
             columns["similarity"] = self.similarity(firsts(descriptions), said)
+        if self.metrics is not None:
+            columns |= self.metrics.each(firsts(descriptions))
         return columns
 
-    def shuffled(self, descriptions: Descriptions) -> dict[str, Values]:
-        """The same with descriptions of other clusters, averaged over several rotations."""
-        dealt = baselines.shuffled(descriptions, self.clusters, self.seed)
-        found = [self.values(way) for way in dealt]
-        if not found:
-            return {}
-        return {column: np.mean([way[column] for way in found], axis=0) for column in found[0]}
+    def whole(self, descriptions: Descriptions) -> dict[str, float]:
+        """What all units score together, by column."""
+        return self.metrics.whole(firsts(descriptions)) if self.metrics is not None else {}
+
+    def shuffled(self, descriptions: Descriptions) -> tuple[dict[str, Values], dict[str, float]]:
+        """Both with descriptions of other clusters, averaged over several rotations."""
+        dealt = list(baselines.shuffled(descriptions, self.clusters, self.seed))
+        each, whole = [self.values(way) for way in dealt], [self.whole(way) for way in dealt]
+        if not dealt:
+            return {}, {}
+        return (
+            {column: np.mean([way[column] for way in each], axis=0) for column in each[0]},
+            {column: float(np.mean([way[column] for way in whole])) for column in whole[0]},
+        )
 
     def bootstrap(self) -> Bootstrap:
         """The bootstrap over the clusters."""
@@ -80,12 +96,13 @@ def judge(
     ours = found["ours"]
     said: dict[str, Descriptions] = {**found, "constant": baselines.constant(ours)}
     values = {name: judge.values(texts) for name, texts in said.items()}
-    values = {**values, "shuffled": judge.shuffled(ours)}
+    whole = {name: judge.whole(texts) for name, texts in said.items()}
+    values["shuffled"], whole["shuffled"] = judge.shuffled(ours)
     bootstrap = judge.bootstrap()
     rows: list[Row] = []
     for name in (*ORDER, *values):
         if name in values and name not in [row.name for row in rows]:
-            wide = variety(said[name], judge.words) if name in found else {}
+            wide = {**whole[name], **(variety(said[name], judge.words) if name in found else {})}
             figures = {column: bootstrap.mean(v) for column, v in values[name].items()}
             rows.append(Row(name, figures | {c: Figure(value) for c, value in wide.items()}))
     return tuple(rows), _differences(bootstrap, values)

@@ -81,7 +81,8 @@ def dissect(
     concepts = [photos.concepts(photo) for _, photo in labelled]
     height, width = next(iter(concepts[0].values())).shape
     thresholds = layer.thresholds[np.full(len(ranks), unit)]
-    masks = exemplar_masks(np.asarray(layer.maps[unit, ranks]), thresholds, height, width)
+    maps = layer.maps[unit, ranks].astype(np.float32, copy=False)
+    masks = exemplar_masks(maps, thresholds, height, width)
     overlap = iou(masks, concepts)
     best = sorted((name for name in overlap if overlap[name] > 0), key=lambda n: (-overlap[n], n))
     return best[:TOP]

@@ -20,6 +20,7 @@ from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
 from milan_onnx.applications.evaluate.netdissect import LabelledPhotos, dissect
 from milan_onnx.applications.evaluate.result import Evaluation, Row
 from milan_onnx.applications.evaluate.similarity import choose_similarity
+from milan_onnx.applications.evaluate.text_metrics import TextMetrics
 from milan_onnx.applications.evaluate.truth import Kind, Place, Truth, read_truth
 from milan_onnx.bundle import MANIFEST, Bundle, SearchDefaults, load_bundle
 from milan_onnx.errors import BundleError, RunError, UsageError
@@ -29,7 +30,7 @@ from milan_onnx.labels import UnitLabel
 from milan_onnx.probe import ProbeSet, frames
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.regions import NAMES, REGIONS, NameTable, read_regions
-from milan_onnx.reporting import run_geometry, run_probe
+from milan_onnx.reporting import masks_fade, run_geometry, run_probe
 from milan_onnx.run import Run, load_run
 from milan_onnx.runtime import Describer, Encoder, choose_device, choose_threads
 
@@ -70,6 +71,12 @@ class RunOptions:
     similarity: bool | None = None
     """Sentence similarity: True demands it, None takes it where it is installed."""
 
+    metrics: tuple[str, ...] = ()
+    """Text metrics of the paper: bleu, rouge, bertscore."""
+
+    bertscore_model: str | None = None
+    """Name or folder of another model for BERTScore; None: roberta-large."""
+
 
 @dataclass(frozen=True)
 class _Case:
@@ -107,9 +114,10 @@ def evaluate_run(
     hypernyms = hypernyms_of(NameTable.read())
     answers = [case.truth.answer((x.layer, x.unit), hypernyms) for x in case.labels]
     clusters = [f"{label.layer} {label.unit}" for label in case.labels]
-    judging = Judge(answers, clusters, words, similarity, options.seed)
+    metrics = _metrics([answer.said for answer in answers], options)
+    judging = Judge(answers, clusters, words, similarity, options.seed, metrics)
     rows, differences = judge(judging, found)
-    rows = (*rows, *_not_abstained(judging, found["ours"], case.labels))
+    rows = (*rows, *_not_abstained(judging, found["ours"], case.labels, options))
     return Evaluation(
         columns=columns_of(rows),
         rows=rows,
@@ -120,6 +128,12 @@ def evaluate_run(
         notes=(*_notes(case), *left_out),
         units=[_unit_facts(label, answers[i], found, i) for i, label in enumerate(case.labels)],
     )
+
+
+def _metrics(phrases: Sequence[Sequence[str]], options: RunOptions) -> TextMetrics | None:
+    if not options.metrics:
+        return None
+    return TextMetrics(options.metrics, phrases, bertscore_model=options.bertscore_model)
 
 
 def _case(run: Run, path: Path, options: RunOptions, say: Reporter) -> _Case:
@@ -287,6 +301,7 @@ def _search_settings(run: Run) -> SearchDefaults:
 def _features(case: _Case, probe: ProbeSet, encoder: Encoder, workers: int) -> list[Floats]:
     """Features float32 (K, F) of each described unit, from the run's photos."""
     size, view = encoder.image_size, run_geometry(case.run)
+    fade = masks_fade(case.run)
     layers = {layer.layer: layer for layer in case.run.layers}
     units = [case.labels[index] for index in _described(case)]
     uses: dict[int, list[Use]] = defaultdict(list)
@@ -295,7 +310,7 @@ def _features(case: _Case, probe: ProbeSet, encoder: Encoder, workers: int) -> l
             uses[image].append((place, rank))
 
     def masks(some: Sequence[Use]) -> NDArray[np.bool_]:
-        found = [_mask(layers[units[u].layer], units[u].unit, rank, size) for u, rank in some]
+        found = [_mask(layers[units[u].layer], units[u].unit, rank, size, fade) for u, rank in some]
         return np.stack(found)
 
     exemplars = [layers[label.layer].ids.shape[1] for label in units]
@@ -303,9 +318,9 @@ def _features(case: _Case, probe: ProbeSet, encoder: Encoder, workers: int) -> l
     return encode(photos, uses, masks, exemplars, encoder, workers, case.say)
 
 
-def _mask(layer: LayerExemplars, unit: int, rank: int, size: int) -> NDArray[np.bool_]:
+def _mask(layer: LayerExemplars, unit: int, rank: int, size: int, fade: bool) -> NDArray[np.bool_]:
     level = layer.thresholds[unit : unit + 1]
-    masks = exemplar_masks(np.asarray(layer.maps[unit, rank])[None], level, size, size)
+    masks = exemplar_masks(np.asarray(layer.maps[unit, rank])[None], level, size, size, fade=fade)
     return np.asarray(masks[0], dtype=np.bool_)
 
 
@@ -328,7 +343,7 @@ def _dissected(case: _Case, folder: Path) -> list[list[str]]:
 
 
 def _not_abstained(
-    judging: Judge, ours: Descriptions, labels: Sequence[UnitLabel]
+    judging: Judge, ours: Descriptions, labels: Sequence[UnitLabel], options: RunOptions
 ) -> tuple[Row, ...]:
     """Our figures over the units that were not abstained from, where some were."""
     kept = [i for i, label in enumerate(labels) if ABSTAINED not in label.flags]
@@ -340,6 +355,7 @@ def _not_abstained(
         judging.words,
         judging.similarity,
         judging.seed,
+        _metrics([judging.answers[i].said for i in kept], options),
     )
     rows, _ = judge(part, {"ours": [ours[i] for i in kept]})
     return (Row(f"ours, {len(kept)} not abstained", rows[0].figures),)
@@ -361,6 +377,7 @@ def _settings(case: _Case, truth: Path) -> dict[str, Any]:
         "model": dict(manifest["model"]),
         "bundle": dict(manifest["bundle"]),
         "search": dict(manifest["search"]),
+        "metrics": list(case.options.metrics),
         "seed": case.options.seed,
         "resamples": RESAMPLES,
         "rotations": baselines.ROTATIONS,
