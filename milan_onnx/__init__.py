@@ -29,6 +29,7 @@ __all__ = [
     "UnitLabel",
     "VirtualOptions",
     "describe",
+    "describe_folder",
     "evaluate_run",
     "evaluate_virtual",
     "list_layers",
@@ -55,6 +56,7 @@ _HOMES = {
     "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
     "VirtualOptions": ("milan_onnx.applications.evaluate", "VirtualOptions"),
     "describe": ("milan_onnx.describing", "describe"),
+    "describe_folder": ("milan_onnx.describing", "describe_folder"),
     "evaluate_run": ("milan_onnx.applications.evaluate", "evaluate_run"),
     "evaluate_virtual": ("milan_onnx.applications.evaluate", "evaluate_virtual"),
     "list_layers": ("milan_onnx.subject", "list_layers"),
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from milan_onnx.choice import Choice as Choice
     from milan_onnx.describing import DescribeOptions as DescribeOptions
     from milan_onnx.describing import describe as describe
+    from milan_onnx.describing import describe_folder as describe_folder
     from milan_onnx.errors import MilanError as MilanError
     from milan_onnx.exemplars import LayerExemplars as LayerExemplars
     from milan_onnx.geometry import Geometry as Geometry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +17,18 @@ PACKAGE = Path(milan_onnx.__file__).parent
 # A place may import those in rows above its own, and itself.
 ROWS = [
     {"errors", "choice", "files", "geometry", "machine", "progress", "wording"},
-    {"bundle", "regions"},
+    {"bundle", "regions", "exemplar_folder"},
     {"subject", "probe"},
     {"planted"},
     {"runtime", "exemplars", "labels"},
-    {"run", "doctor"},
+    {"run", "doctor", "generator"},
     {"reporting"},
     {"describing"},
-    {"applications", "selftest"},
+    {"applications", "selftest", "export"},
     {"cli"},
     {"__main__"},
 ]
-EXPORT_MAY = {"export", "bundle", "regions", "errors", "files"}
+EXPORT_MAY = {"export", "bundle", "regions", "exemplar_folder", "errors", "files"}
 
 
 def place(path: Path) -> str:
@@ -124,3 +125,30 @@ after = (list(logging.root.handlers), signal.getsignal(signal.SIGTERM))
 assert before[:2] == after, (before, after)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_describe_works_where_the_export_wing_is_not_there(
+    subject_path: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    """Without the folder, and without torch: what a lean installation has."""
+    left_out = shutil.ignore_patterns("export", "__pycache__", "models")
+    shutil.copytree(PACKAGE, tmp_path / "lean" / "milan_onnx", ignore=left_out)
+    line = ["describe", subject_path, "--bundle", bundle_path, "--synthetic", "60"]
+    line += ["--no-report", "--out", tmp_path / "run"]
+    code = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "tokenizers"):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+sys.path.insert(0, {str(tmp_path / "lean")!r})
+sys.argv = ["milan-onnx", *{[str(part) for part in line]!r}]
+from milan_onnx.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "labels.jsonl").stat().st_size > 100
