@@ -105,7 +105,7 @@ class Milannotations:
         if self.imagenet is None:
             raise BadInput(
                 f"{self.folder / unit.network / unit.layer} holds no images.npy",
-                hint="give the ImageNet validation folder (--imagenet)",
+                hint="give the ImageNet validation folder (--set imagenet=FOLDER)",
             )
         ids = found.ids[unit.row].tolist()
         return np.stack([self.imagenet.load(i) for i in ids]), masks
