@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from milan_onnx.choice import Choice
 from milan_onnx.errors import RunError, SubjectError, UsageError
 from milan_onnx.files import sha256_bytes, sha256_file
-from milan_onnx.probe import Loaded, ProbeSet
+from milan_onnx.probe import Loaded, MadeProbe, ProbeSet
 from milan_onnx.runtime import Device, Session
 from milan_onnx.subject import (
     PIXEL,
@@ -26,6 +26,9 @@ from milan_onnx.subject import (
     tap,
     with_layout,
 )
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Floats = NDArray[np.float32]
 
@@ -139,7 +142,7 @@ class LatentNumbers(ProbeSet):
         return Loaded(image, "", sha256_bytes(self.read(index)))
 
 
-class GeneratedImages(ProbeSet):
+class GeneratedImages(MadeProbe):
     """The images of latents."""
 
     def __init__(
@@ -164,20 +167,12 @@ class GeneratedImages(ProbeSet):
         height, width = self._output.image(self.latents.number(0)).shape[:2]
         return height, width
 
-    def read(self, index: int) -> bytes:
-        return self._pixels(index).tobytes()
-
-    def load(self, index: int) -> Loaded:
+    def image(self, index: int) -> Image.Image:
         from PIL import Image
 
-        pixels = self._pixels(index)
-        return Loaded(Image.fromarray(pixels), "", sha256_bytes(pixels.tobytes()))
-
-    def _pixels(self, index: int) -> NDArray[np.uint8]:
-        """RGB (H, W, 3), rounded."""
         values = self._output.image(self.latents.number(index)).astype(np.float64)
         shares = (values - self._black) / (self._white - self._black)
-        return np.asarray(np.rint(255 * shares.clip(0, 1)), np.uint8)
+        return Image.fromarray(np.rint(255 * shares.clip(0, 1)).astype(np.uint8))
 
 
 class ImageOutput:

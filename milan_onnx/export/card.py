@@ -101,10 +101,11 @@ and Lite2 were, by the same names."""
 LAYERS = """### Validity on three layers of EfficientNet-Lite1
 
 Labels from one half of all photos, tested on the other half (docs/validity.md)."""
-BY_EYE = """### By eye
-
-Of {units} random units of the {layer} layer above, a person found {right} labels right, {partly} partly
-right (true of some exemplars, or too special) and {wrong} wrong."""
+BY_EYE = (
+    "### By eye\n\n"
+    "Of {units} random units of the {layer} layer above, a person found {right} labels right, "
+    "{partly} partly\nright (true of some exemplars, or too special) and {wrong} wrong."
+)
 LAYER_ROWS = (
     ("units", "units"),
     ("described", "described"),

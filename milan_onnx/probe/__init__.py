@@ -1,6 +1,6 @@
 """Probe images: where they come from, how they are decoded, and how they reach the network."""
 
-from milan_onnx.probe.base import Loaded, ProbeSet
+from milan_onnx.probe.base import Loaded, MadeProbe, ProbeSet
 from milan_onnx.probe.decode import Decoded, Unusable, decode
 from milan_onnx.probe.exemplars import ExemplarImages
 from milan_onnx.probe.exemplars import numbers as exemplar_numbers
@@ -24,6 +24,7 @@ __all__ = [
     "ExemplarImages",
     "Loaded",
     "Loader",
+    "MadeProbe",
     "ProbeSet",
     "Skipped",
     "SyntheticProbe",

@@ -76,6 +76,21 @@ class ProbeSet(ABC):
         return len(self.names)
 
 
+class MadeProbe(ProbeSet):
+    """Images that are made and not read from files: their bytes are raw RGB pixels."""
+
+    @abstractmethod
+    def image(self, index: int) -> Image.Image:
+        """Make one image: RGB. Raises Unusable where it cannot be had."""
+
+    def read(self, index: int) -> bytes:
+        return self.image(index).tobytes()
+
+    def load(self, index: int) -> Loaded:
+        image = self.image(index)
+        return Loaded(image, "", sha256_bytes(image.tobytes()))
+
+
 class PickedProbe(ProbeSet):
     """Some images of another probe set, evenly spaced so that every subfolder has its share."""
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import ProbeError
 from milan_onnx.exemplar_folder import ExemplarArrays, layer_folders, read_exemplars
-from milan_onnx.files import sha256_bytes
-from milan_onnx.probe.base import Loaded, ProbeSet
+from milan_onnx.probe.base import MadeProbe
 from milan_onnx.probe.decode import Unusable
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-class ExemplarImages(ProbeSet):
+
+class ExemplarImages(MadeProbe):
     """Images of ``images.npy``; the others of the dataset, whose numbers lie between, are unusable.
 
     All layers of a network number the same images.
@@ -39,21 +42,13 @@ class ExemplarImages(ProbeSet):
     def names(self) -> Sequence[str]:
         return self._names
 
-    def read(self, index: int) -> bytes:
-        return self._pixels(index).tobytes()
-
-    def load(self, index: int) -> Loaded:
+    def image(self, index: int) -> Image.Image:
         from PIL import Image
 
-        pixels = self._pixels(index)
-        return Loaded(Image.fromarray(pixels), "", sha256_bytes(pixels.tobytes()))
-
-    def _pixels(self, index: int) -> NDArray[np.uint8]:
-        """RGB (S, S, 3)."""
         if index not in self._where:
             raise Unusable("is no exemplar of any unit")
         images, unit, rank = self._where[index]
-        return np.ascontiguousarray(images[unit, rank].transpose(1, 2, 0))
+        return Image.fromarray(np.ascontiguousarray(images[unit, rank].transpose(1, 2, 0)))
 
 
 def numbers(arrays: ExemplarArrays) -> NDArray[np.int64]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from milan_onnx.files import sha256_bytes
-from milan_onnx.probe.base import Loaded, ProbeSet
+from milan_onnx.probe.base import MadeProbe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from milan_onnx.probe.synthetic.canvas import Recipe
 
 
-class SyntheticProbe(ProbeSet):
+class SyntheticProbe(MadeProbe):
     """``count`` drawn images of ``size`` by ``size`` pixels.
 
     Image i depends on (seed, i) alone: a longer set begins with the shorter one.
@@ -44,15 +43,6 @@ class SyntheticProbe(ProbeSet):
         if not 0 <= index < self._count:
             raise IndexError(f"image {index} of {self._count}")
         return self._recipe(index).paint(self._size)
-
-    def read(self, index: int) -> bytes:
-        """The raw RGB pixels of image ``index``."""
-        return self.image(index).tobytes()
-
-    def load(self, index: int) -> Loaded:
-        """Draw one image; the digest is over its pixels."""
-        image = self.image(index)
-        return Loaded(image, "", sha256_bytes(image.tobytes()))
 
     def _recipe(self, index: int) -> Recipe:
         # Imported with the first drawing: a run on photos needs none of it.
