@@ -52,7 +52,7 @@ def test_the_built_in_bundle_is_whole_and_small() -> None:
     bundle = load_bundle()
     assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 30_000_000
     assert bundle.manifest.search.beam_size == 50
-    assert bundle.manifest.search.pmi_weight == pytest.approx(0.2)
+    assert bundle.manifest.search.pmi_weight == pytest.approx(0.3)
     card = bundle.file("MODEL_CARD.md").read_text(encoding="utf-8")
     for word in ("Training data", "licences", "Figures"):
         assert word in card
