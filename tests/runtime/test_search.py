@@ -12,10 +12,16 @@ import pytest
 from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.runtime import Describer, Device
 from milan_onnx.runtime.prior import log_prior
-from milan_onnx.runtime.search import RankedBeams, beam_search, search
+from milan_onnx.runtime.search import RankedBeams, find_beams, search
+from milan_onnx.runtime.stepping import Captioner, LanguageModel
 from tests.toy import FEATURES, toy_bundle
 
 K = 6
+
+
+def networks(describer: Describer) -> tuple[Captioner, LanguageModel]:
+    """Its captioner and language model."""
+    return describer._captioner, describer._language_model
 
 
 class Reference:
@@ -100,8 +106,8 @@ def test_same_fifty_beams_as_the_plain_reference(
     x = features(units)
     reference = Reference(describer, bundle, x)
     vocabulary = bundle.manifest.vocabulary
-    found = beam_search(describer._captioner, x, vocabulary, options)
-    ranked = search(describer._captioner, describer._language_model, x, vocabulary, options)
+    found = find_beams(*networks(describer), x, vocabulary, options)
+    ranked = search(*networks(describer), x, vocabulary, options)
     different = 0
     for unit in range(units):
         expected = reference.beams(unit, options)
@@ -129,7 +135,7 @@ def test_reaches_the_true_maximum_of_a_tiny_vocabulary(tmp_path: Path) -> None:
     options = replace(bundle.manifest.search, beam_size=400, length=5, pmi_weight=0.7)
     x = features(5, seed=4)
     reference = Reference(describer, bundle, x)
-    ranked = search(describer._captioner, describer._language_model, x, vocabulary, options)
+    ranked = search(*networks(describer), x, vocabulary, options)
     sequences = [
         (*body, vocabulary.stop)
         for length in range(options.length)
@@ -152,7 +158,7 @@ def test_reaches_the_true_maximum_of_a_tiny_vocabulary(tmp_path: Path) -> None:
 def test_results_do_not_depend_on_the_batch(bundle: Bundle, describer: Describer) -> None:
     x = features(40, seed=9)
     options, vocabulary = bundle.manifest.search, bundle.manifest.vocabulary
-    models = (describer._captioner, describer._language_model)
+    models = networks(describer)
     together = search(*models, x, vocabulary, options)
     alone = [search(*models, x[u : u + 1], vocabulary, options) for u in range(40)]
     for unit in range(40):
@@ -216,7 +222,7 @@ def test_shipped_bundle_gives_the_reference_beams() -> None:
     options, vocabulary = bundle.manifest.search, bundle.manifest.vocabulary
     x = shipped_features(describer, 3)
     reference = Reference(describer, bundle, x)
-    found = beam_search(describer._captioner, x, vocabulary, options)
+    found = find_beams(*networks(describer), x, vocabulary, options)
     for unit in range(len(x)):
         expected = reference.beams(unit, options)
         ours = [tuple(int(t) for t in row if t >= 0) for row in found.tokens[unit]]
