@@ -328,11 +328,41 @@ def _gated_context(graph: GraphBuilder, captioner: Captioner) -> str:
     energy = graph.op("Tanh", graph.op("Add", keys, graph.op("Unsqueeze", query, one)))
     scores = graph.linear("attend.output", captioner.attend.output, energy)
     weights = graph.op("Softmax", graph.op("Squeeze", scores, last), axis=-1)
-    values = graph.op("Gather", "values", "unit", axis=0)
-    context = graph.op("MatMul", graph.op("Unsqueeze", weights, one), values)
+    context = _context(graph, weights)
     gate = graph.op("Sigmoid", graph.linear("feature_gate", captioner.feature_gate, "h_in"))
-    gated: str = graph.op("Mul", gate, graph.op("Squeeze", context, one))
+    gated: str = graph.op("Mul", gate, context)
     return gated
+
+
+def _context(graph: GraphBuilder, weights: str) -> str:
+    """Each parent's unit's values (K, inner) averaged by ``weights`` (P, K): (P, inner).
+
+    Parents of a unit are brought together in a row of slots, so that its values are read once and
+    not copied for each parent, which would be K times what a parent's context takes.
+    """
+
+    def number(name: str, value: int) -> str:
+        return graph.constant(name, np.array([value], dtype=np.int64))
+
+    one = number("axis_one", 1)
+    units = graph.op("Shape", "values", start=0, end=1)
+    switch = graph.constant("off_on", np.array([0, 1], dtype=np.int64))
+    owner = graph.op("OneHot", "unit", units, switch, axis=-1)
+    order = graph.op("CumSum", owner, graph.constant("axis_zero", np.array(0, dtype=np.int64)))
+    place = graph.op("GatherElements", order, graph.op("Unsqueeze", "unit", one), axis=1)
+    # One slot more than needed: a lone row would take another kernel, with other last bits.
+    width = graph.op("Add", graph.op("ReduceMax", place, keepdims=0), one)
+    start = graph.op("Mul", graph.op("Unsqueeze", "unit", one), width)
+    slot = graph.op("Sub", graph.op("Add", start, place), one)
+    exemplars = graph.op("Shape", weights, start=1, end=2)
+    total = graph.op("Mul", units, width)
+    blank = graph.op("ConstantOfShape", graph.op("Concat", total, exemplars, axis=0))
+    laid = graph.op("ScatterND", blank, slot, weights)
+    grid = graph.op("Concat", units, width, exemplars, axis=0)
+    context = graph.op("MatMul", graph.op("Reshape", laid, grid), "values")
+    flat = graph.op("Concat", total, graph.op("Shape", context, start=2), axis=0)
+    found: str = graph.op("GatherND", graph.op("Reshape", context, flat), slot)
+    return found
 
 
 # --- language model --------------------------------------------------------------------------

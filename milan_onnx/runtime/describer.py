@@ -85,34 +85,33 @@ class Describer:
         empty ones, but for ``legacy``, not at all.
         """
         options = options or self.bundle.manifest.search
-        models, vocabulary = (
-            (self._captioner, self._language_model),
-            self.bundle.manifest.vocabulary,
-        )
-        starts = range(0, len(features), searching.BATCH)
-        batches = (features[start : start + searching.BATCH] for start in starts)
-        if options.legacy:
-            # The paper's code ranks by the longest description of all that it searched together.
-            found = [searching.find_beams(*models, batch, vocabulary, options) for batch in batches]
-            longest = max(map(searching.longest_of, found), default=0)
-            batches = (features[start : start + searching.BATCH] for start in starts)
-            ranked: Iterator[searching.RankedBeams] = (
-                searching.rank(beams, *models, batch, vocabulary, options, longest)
-                for beams, batch in zip(found, batches, strict=True)
-            )
-        else:
-            ranked = (
-                beams
-                for _, beams in in_order(
-                    lambda batch: searching.search(*models, batch, vocabulary, options),
-                    batches,
-                    self._threads,
-                )
-            )
-        for beams in ranked:
+        for beams in self._ranked(features, options):
             progress(len(beams.tokens))
             for unit in range(len(beams.tokens)):
                 yield self._hypotheses(beams, unit, candidates, options.legacy)
+
+    def _ranked(
+        self, features: Floats, options: SearchDefaults
+    ) -> Iterator[searching.RankedBeams]:
+        """The hypotheses of batches of units, several batches at once."""
+        models = self._captioner, self._language_model
+        rest = self.bundle.manifest.vocabulary, options
+        starts = range(0, len(features), searching.BATCH)
+        batches = [features[start : start + searching.BATCH] for start in starts]
+        if not options.legacy:
+            found = in_order(lambda b: searching.search(*models, b, *rest), batches, self._threads)
+            yield from (beams for _, beams in found)
+            return
+        # The paper's code ranks by the longest description of all that it searched together.
+        beams = list(
+            in_order(lambda b: searching.find_beams(*models, b, *rest), batches, self._threads)
+        )
+        longest = max((searching.longest_of(found) for _, found in beams), default=0)
+
+        def rank(pair: tuple[Floats, searching.Beams]) -> searching.RankedBeams:
+            return searching.rank(pair[1], *models, pair[0], *rest, longest)
+
+        yield from (ranked for _, ranked in in_order(rank, beams, self._threads))
 
     def _hypotheses(
         self, beams: searching.RankedBeams, unit: int, candidates: int, legacy: bool

@@ -18,6 +18,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from benchmarks.original.networks import FEATURES, features_of  # noqa: E402
 from milan_onnx.bundle import load_bundle  # noqa: E402
 from milan_onnx.errors import BadInput  # noqa: E402
 from milan_onnx.export.original.checkpoint import read_checkpoint  # noqa: E402
@@ -27,11 +28,9 @@ from milan_onnx.runtime import Describer  # noqa: E402
 from milan_onnx.runtime import search as searching  # noqa: E402
 from milan_onnx.runtime.device import Device  # noqa: E402
 from tests.export.original import (  # noqa: E402
-    FEATURES,
     WORDS,
     Recipe,
     Standin,
-    features_of,
     plain_beam,
     plain_prior,
     shuffled_words,
