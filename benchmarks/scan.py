@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.describe import LAYERS, export, photos, subject
 from benchmarks.measure import Contest, ratio_text, report
 from milan_onnx.errors import SubjectError
-from milan_onnx.exemplars import HeldOutOptions, ScanOptions, scan
+from milan_onnx.exemplars import HeldOutOptions, HostActivations, Scan, ScanOptions
 from milan_onnx.probe import Batch, Loader, open_probe
 from milan_onnx.runtime import Session, choose_threads, in_order
 from milan_onnx.runtime.device import Device
@@ -66,8 +66,14 @@ class Work:
         """With all statistics."""
         count = sum(len(batch.ids) for batch in self.batches)
         options = ScanOptions(held_out=HeldOutOptions() if self.held_out else None)
-        done = ((b.ids, out) for b, out in in_order(self._run, self.batches, self.threads))
-        scan(done, self.layers, count, options, digest=lambda i: f"{i * 2654435761 % 2**32:064x}")
+        scan = Scan(self.layers, count, options, lambda i: f"{i * 2654435761 % 2**32:064x}")
+
+        def look(batch: Batch) -> list[HostActivations]:
+            pairs = zip(self._run(batch), scan.bars(), strict=True)
+            return [HostActivations(*pair) for pair in pairs]
+
+        for batch, activations in in_order(look, self.batches, self.threads):
+            scan.add(batch.ids, activations)
 
 
 def open_work(

@@ -186,7 +186,10 @@ def main() -> None:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cases = [random(folder, arguments.units, threads), default(arguments.units, threads)]
+        cases = [
+            random(folder, min(16, arguments.units), threads),
+            default(arguments.units, threads),
+        ]
         if arguments.original:
             cases.insert(1, trained(folder, arguments.original, arguments.units, threads))
             cases.insert(0, reference(folder, arguments.original, threads))

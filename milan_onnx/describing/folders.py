@@ -121,7 +121,7 @@ def _layer(place: Path, found: ExemplarArrays, layers: int) -> LayerExemplars:
         activations=np.full((units, k), np.nan, np.float32) if told is None else told,
         maps=found.masks[:, :, 0],
         thresholds=np.full(units, WITHIN, np.float32),
-        minimum=np.zeros(units, np.float32),
+        bottomed=np.zeros(units, np.bool_),
         maximum=np.ones(units, np.float32) if told is None else told.max(axis=1),
         images=len(np.unique(ids)),
         method="given",

@@ -13,10 +13,11 @@ from milan_onnx.errors import ProbeError, SubjectError
 from milan_onnx.exemplars import (
     HeldOut,
     HeldOutOptions,
+    HostActivations,
     LayerExemplars,
     LayerScan,
+    Scan,
     ScanOptions,
-    scan,
 )
 from milan_onnx.probe import Batch, Loader, describe_skips
 from milan_onnx.runtime import Session, in_order
@@ -77,16 +78,20 @@ def _pass(
     """All photos through the model, once."""
     least = 2 if job.device.value.name == "cpu" else loader.batch_size
 
-    def run(batch: Batch) -> list[Floats]:
-        return model.activations(batch.images, least)
-
     names = [output.layer.tensor for output in model.tapped.outputs]
     options = job.options
     settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, held_out)
+    scan = Scan(names, len(job.inputs), settings, lambda i: loader.digests[i])
+
+    def look(batch: Batch) -> list[HostActivations]:
+        outputs = model.activations(batch.images, least)
+        return [HostActivations(*pair) for pair in zip(outputs, scan.bars(), strict=True)]
+
     with job.say.stage("scan", len(job.inputs), "images") as meter:
-        activations = ((done.ids, out) for done, out in in_order(run, loader, job.in_flight))
-        count = len(job.inputs)
-        return scan(activations, names, count, settings, meter, lambda i: loader.digests[i])
+        for batch, activations in in_order(look, loader, job.in_flight):
+            scan.add(batch.ids, activations)
+            meter(len(batch.ids))
+    return scan.layers
 
 
 def _halves_fit(job: Job, scanned: LayerScan) -> bool:

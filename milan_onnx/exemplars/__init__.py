@@ -1,21 +1,25 @@
 """Exemplars: the images and regions that excite a unit most (MILAN section 3)."""
 
+from milan_onnx.exemplars.activations import Activations, HostActivations
 from milan_onnx.exemplars.halves import Halves, halves
 from milan_onnx.exemplars.held_out import HeldOut, HeldOutOptions, HeldOutScan
 from milan_onnx.exemplars.masks import exemplar_masks, upsample
 from milan_onnx.exemplars.quantile import HistogramQuantile, TailQuantile, tail_rank
-from milan_onnx.exemplars.scan import LayerScan, ScanOptions, choose_methods, scan
+from milan_onnx.exemplars.scan import LayerScan, Scan, ScanOptions, choose_methods
 from milan_onnx.exemplars.store import LayerExemplars, load_layers, save_layers
 from milan_onnx.exemplars.topk import TopK
 
 __all__ = [
+    "Activations",
     "Halves",
     "HeldOut",
     "HeldOutOptions",
     "HeldOutScan",
     "HistogramQuantile",
+    "HostActivations",
     "LayerExemplars",
     "LayerScan",
+    "Scan",
     "ScanOptions",
     "TailQuantile",
     "TopK",
@@ -24,7 +28,6 @@ __all__ = [
     "halves",
     "load_layers",
     "save_layers",
-    "scan",
     "tail_rank",
     "upsample",
 ]

@@ -7,11 +7,13 @@ without replacement which depends on no order, costs one comparison a photo, and
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.exemplars.activations import Activations
 from milan_onnx.exemplars.halves import Halves
 from milan_onnx.exemplars.topk import NO_IMAGE, TopK
 
@@ -84,35 +86,56 @@ class Sample:
     """The photos of smallest rank, with all units' maximum and map on each."""
 
     def __init__(self, size: int, units: int, positions: int) -> None:
-        self.size = size
-        self.ranks = np.empty(0, np.int64)
-        self.ids = np.empty(0, np.int64)
-        self.scores = np.empty((0, units), np.float32)
-        self.maps = np.empty((0, units, positions), np.float32)
+        # Slots are unordered while the scan runs, so that a newcomer moves its own maps only.
+        self._ranks = np.full(size, NO_IMAGE, np.int64)
+        self._ids = np.full(size, NO_IMAGE, np.int64)
+        self._scores = np.empty((size, units), np.float32)
+        self._maps = np.empty((size, units, positions), np.float32)
 
-    def add(self, ids: Ids, ranks: Ids, activations: Floats, scores: Floats, rows: Ids) -> None:
-        """Offer photos ``rows`` of B: ids and ranks (B,), activations (B,U,P), maxima (B,U)."""
-        places = np.concatenate((np.arange(len(self.ids)), len(self.ids) + rows))
-        all_ranks = np.concatenate((self.ranks, ranks[rows]))
-        all_ids = np.concatenate((self.ids, ids[rows]))
-        kept = np.lexsort((all_ids, all_ranks))[: self.size]
-        if np.array_equal(kept, np.arange(len(self.ids))):
-            return  # nobody new, as for most photos
-        self.ranks, self.ids = all_ranks[kept], all_ids[kept]
-        self.scores = _taken(self.scores, scores, places[kept])
-        self.maps = _taken(self.maps, activations, places[kept])
+    def add(self, ids: Ids, ranks: Ids, activations: Activations, rows: Ids) -> None:
+        """Offer photos ``rows`` of B: ids and ranks (B,), and their activations."""
+        units = np.arange(activations.shape[1])
+
+        def maps(photo: int) -> Iterable[Floats]:
+            return activations.maps(rows[photo].repeat(len(units)), units)
+
+        self._offer(ids[rows], ranks[rows], activations.maxima[rows], maps)
 
     def merge(self, other: Sample) -> None:
         """Offer the photos that the sample of other images kept."""
-        self.add(other.ids, other.ranks, other.maps, other.scores, np.arange(len(other.ids)))
+        filled = other._filled()
 
+        def maps(photo: int) -> Iterable[Floats]:
+            found: Iterable[Floats] = other._maps[filled[photo]]
+            return found
 
-def _taken(old: Floats, new: Floats, places: Ids) -> Floats:
-    """Rows of the two, one after the other, without putting them together first."""
-    rows = np.empty((len(places), *old.shape[1:]), np.float32)
-    for row, place in enumerate(places.tolist()):
-        rows[row] = old[place] if place < len(old) else new[place - len(old)]
-    return rows
+        self._offer(other._ids[filled], other._ranks[filled], other._scores[filled], maps)
+
+    def result(self) -> tuple[Ids, Floats, Floats]:
+        """Ids (S,), maxima (S, U) and maps (S, U, P), by rank."""
+        filled = self._filled()
+        return self._ids[filled], self._scores[filled], self._maps[filled]
+
+    def _filled(self) -> Ids:
+        """The slots that hold a photo, by rank."""
+        order = np.lexsort((self._ids, self._ranks))
+        return np.asarray(order[self._ids[order] != NO_IMAGE])
+
+    def _offer(
+        self, ids: Ids, ranks: Ids, scores: Floats, maps: Callable[[int], Iterable[Floats]]
+    ) -> None:
+        """Photos (n,), their maxima (n, U), and all units' maps (P,) of any of them."""
+        size = len(self._ids)
+        order = np.lexsort((np.append(self._ids, ids), np.append(self._ranks, ranks)))
+        stays = np.zeros(size + len(ids), bool)
+        stays[order[:size]] = True
+        # There are as many newcomers as losers, so the two lists pair up.
+        losers, newcomers = np.flatnonzero(~stays[:size]), np.flatnonzero(stays[size:])
+        for slot, photo in zip(losers.tolist(), newcomers.tolist(), strict=True):
+            self._ids[slot], self._ranks[slot] = ids[photo], ranks[photo]
+            self._scores[slot] = scores[photo]
+            for unit, found in enumerate(maps(photo)):
+                self._maps[slot, unit] = found
 
 
 class HeldOutScan:
@@ -126,14 +149,13 @@ class HeldOutScan:
         self.sample = Sample(options.sample_size(units * positions), units, positions)
         self.images = 0
 
-    def add(
-        self, ids: Ids, activations: Floats, scores: Floats, sums: Floats, sides: Halves
-    ) -> None:
+    def add(self, ids: Ids, activations: Activations, sides: Halves) -> None:
         """Count those of B images that are held out; arguments as of `TopK.add`."""
         rows = np.flatnonzero(sides.held_out)
         self.images += len(rows)
-        self.topk.add(ids, activations, scores, sums, rows)
-        self.sample.add(ids, sides.ranks, activations, scores, rows)
+        if rows.size:
+            self.topk.add(ids, activations, rows)
+            self.sample.add(ids, sides.ranks, activations, rows)
 
     def merge(self, other: HeldOutScan) -> None:
         """Count what the scan of other images counted."""
@@ -145,15 +167,16 @@ class HeldOutScan:
         """The held-out photos, once all images are counted."""
         ids, activations, maps = self.topk.ranked()
         units, top = ids.shape
-        shared = np.broadcast_to(self.sample.ids, (units, len(self.sample.ids)))
+        sample, scores, sample_maps = self.sample.result()
+        shared = np.broadcast_to(sample, (units, len(sample)))
         twice = (shared[:, :, None] == ids[:, None, :]).any(axis=2)
         return HeldOut(
             ids=np.concatenate(
                 (np.where(ids == NO_IMAGE, NOBODY, ids), np.where(twice, NOBODY, shared)), axis=1
             ),
-            activations=np.concatenate((activations, self.sample.scores.T), axis=1),
+            activations=np.concatenate((activations, scores.T), axis=1),
             top=top,
             top_maps=maps.reshape(units, top, *self.grid),
-            sample_maps=self.sample.maps.reshape(-1, units, *self.grid),
+            sample_maps=sample_maps.reshape(-1, units, *self.grid),
             images=self.images,
         )

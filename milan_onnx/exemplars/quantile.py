@@ -27,12 +27,16 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.exemplars.activations import Activations, Passed
+
 Floats = NDArray[np.float32]
 Method = Literal["tail", "histogram", "given"]
 
 BIN_SHIFT = 13
 BIN_BITS = 32 - BIN_SHIFT
 PENDING_ROWS = 1 << 16
+LONG = 128
+"""Newcomers a unit from which on they are copied unit by unit."""
 BLOCK = 128
 """Units counted together in a histogram: bounds the memory for sorting."""
 
@@ -42,8 +46,12 @@ class Quantile(Protocol):
 
     method: Method
 
-    def add(self, values: Floats) -> None:
-        """Count activations: float32 (B, U, P)."""
+    def add(self, activations: Activations) -> None:
+        """Count a batch's activations."""
+
+    def bars(self) -> Floats:
+        """What activations of each unit must be above to count, whatever is still to come (U,); its
+        quantile will not be below either."""
 
     def merge(self, other: Quantile) -> None:
         """Count what another statistic of the same kind and settings counted."""
@@ -88,36 +96,30 @@ class TailQuantile:
         self._fill = np.zeros(units, np.int64)
         self._buffer = np.empty((units, self.tail + slack), np.float32)
 
-    def add(self, values: Floats) -> None:
-        """Count activations: float32 (B, U, P), with P at most ``slack``."""
-        step = max(1, self.slack // max(1, values.shape[2]))
-        for start in range(0, values.shape[0], step):
-            self._add(values[start : start + step])
+    def add(self, activations: Activations) -> None:
+        """Count a batch's activations, of at most ``slack`` positions."""
+        images, _, height, width = activations.shape
+        self.count += images * height * width
+        for passed in activations.above(self._bar):
+            self._append(passed)
 
-    def _add(self, values: Floats) -> None:
-        images, units, positions = values.shape
-        self.count += images * positions
-        index = np.flatnonzero(values > self._bar[None, :, None])
-        if index.size == 0:
-            return
-        unit = (index // positions) % units
-        passed = np.ascontiguousarray(values).reshape(-1)[index]
-        if images > 1:
-            order = np.argsort(
-                unit.astype(np.uint16 if units < 1 << 16 else np.int64), kind="stable"
-            )
-            unit, passed = unit[order], passed[order]
-        self._append(unit, passed)
+    def bars(self) -> Floats:
+        return self._bar
 
-    def _append(self, unit: NDArray[np.int64], values: Floats) -> None:
-        """Append values that are sorted by unit."""
-        counts = np.bincount(unit, minlength=len(self._fill))
-        for full in np.flatnonzero(self._fill + counts > self._buffer.shape[1]):
+    def _append(self, passed: Passed) -> None:
+        units, counts = passed.units, passed.counts
+        capacity = self._buffer.shape[1]
+        for full in units[self._fill[units] + counts > capacity]:
             self._prune(int(full))
-        first = np.cumsum(counts) - counts
-        place = self._fill[unit] + np.arange(unit.size) - first[unit]
-        self._buffer[unit, place] = values
-        self._fill += counts
+        first, fill = np.cumsum(counts) - counts, self._fill[units]
+        if len(passed.values) > LONG * len(units):
+            for unit, start, begin, count in np.stack((units, fill, first, counts), 1).tolist():
+                self._buffer[unit, start : start + count] = passed.values[begin : begin + count]
+        else:
+            place = np.arange(len(passed.values))
+            place += (units * capacity + fill - first).repeat(counts)
+            self._buffer.reshape(-1)[place] = passed.values
+        self._fill[units] += counts
 
     def _prune(self, unit: int) -> None:
         fill = int(self._fill[unit])
@@ -125,9 +127,10 @@ class TailQuantile:
             return
         row = self._buffer[unit, :fill]
         row.partition(fill - self.tail)
-        self._buffer[unit, : self.tail] = row[fill - self.tail :].copy()
+        kept = row[fill - self.tail :]
+        self._bar[unit] = kept.min()
+        self._buffer[unit, : self.tail] = kept.copy()
         self._fill[unit] = self.tail
-        self._bar[unit] = self._buffer[unit, : self.tail].min()
 
     def merge(self, other: Quantile) -> None:
         """Count what another tail of the same level and ``max_count`` counted."""
@@ -182,10 +185,22 @@ class HistogramQuantile:
         """Activations a unit that were counted."""
         return self._blocks[0].count
 
-    def add(self, values: Floats) -> None:
-        """Count activations: float32 (B, U, P)."""
-        for index, block in enumerate(self._blocks):
-            block.add(values[:, index * BLOCK : (index + 1) * BLOCK])
+    def add(self, activations: Activations) -> None:
+        """Count a batch's activations."""
+        images, _, height, width = activations.shape
+        for block in self._blocks:
+            block.count += images * height * width
+        for passed in activations.above(self.bars()):
+            edges = np.append(0, np.cumsum(passed.counts))
+            for index, block in enumerate(self._blocks):
+                begin, end = np.searchsorted(passed.units, (index * BLOCK, (index + 1) * BLOCK))
+                unit = (passed.units[begin:end] - index * BLOCK).repeat(passed.counts[begin:end])
+                block.add(unit, passed.values[edges[begin] : edges[end]])
+
+    def bars(self) -> Floats:
+        # Its bars are the smallest of a pattern, and what equals them counts.
+        bars = np.concatenate([block.bar for block in self._blocks])
+        return np.asarray(np.nextafter(bars, np.float32(-np.inf)), dtype=np.float32)
 
     def merge(self, other: Quantile) -> None:
         """Count what another histogram of the same level and ``max_count`` counted."""
@@ -220,17 +235,13 @@ class _Histogram:
         self.max_count = max_count
         self.tail = tail_rank(level, max_count)
         self.count = 0
-        self._bar = np.full(units, -np.inf, np.float32)
+        self.bar = np.full(units, -np.inf, np.float32)
         self._bins = _Bins.empty()
         self._pending: list[_Bins] = []
 
-    def add(self, values: Floats) -> None:
-        images, units, positions = values.shape
-        self.count += images * positions
-        index = np.flatnonzero(values >= self._bar[None, :, None])
-        passed = np.ascontiguousarray(values).reshape(-1)[index]
-        keys = ((index // positions) % units) << BIN_BITS | _pattern(passed)
-        self._pending.append(_Bins(keys, np.ones(keys.size, np.int64), passed, passed).collapse())
+    def add(self, unit: NDArray[np.int64], values: Floats) -> None:
+        keys = unit << BIN_BITS | _pattern(values)
+        self._pending.append(_Bins(keys, np.ones(keys.size, np.int64), values, values).collapse())
         waiting = sum(bins.keys.size for bins in self._pending)
         if waiting > max(PENDING_ROWS, self._bins.keys.size):
             self._settle()
@@ -254,7 +265,7 @@ class _Histogram:
         lowest = np.full(self.units, np.int64(1) << BIN_BITS)
         np.minimum.at(lowest, unit, self._bins.keys & ((1 << BIN_BITS) - 1))
         full = covered >= self.tail
-        self._bar[full] = _lowest_of_pattern(lowest[full])
+        self.bar[full] = _lowest_of_pattern(lowest[full])
 
     def value(self) -> Floats:
         if self.count == 0:

@@ -6,13 +6,14 @@ maps of its winners, a tail (or histogram) of activations and two extremes a uni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import SubjectError
+from milan_onnx.exemplars.activations import Activations
 from milan_onnx.exemplars.halves import Halves, halves
 from milan_onnx.exemplars.held_out import HeldOutOptions, HeldOutScan
 from milan_onnx.exemplars.quantile import (
@@ -79,16 +80,14 @@ class LayerScan:
             else None
         )
         self.images = 0
-        self._minimum = np.full(self.units, np.inf, np.float32)
+        # Smallest activations, followed until they are known to lie below the threshold.
+        self._lowest = np.full(self.units, np.inf, np.float32)
         self._maximum = np.full(self.units, -np.inf, np.float32)
 
-    def add(self, ids: Ids, activations: Floats, sides: Halves | None = None) -> None:
-        """Count images: ids (B,) and float32 activations (B, U, h, w).
-
-        ``sides``: the halves they are in, where one is held out.
-        """
-        flat = np.ascontiguousarray(activations).reshape(len(ids), self.units, -1)
-        scores = flat.max(axis=2)
+    def add(self, ids: Ids, activations: Activations, sides: Halves | None = None) -> None:
+        """Count images: ids (B,) and their activations; ``sides``: the halves they are in, where
+        one is held out."""
+        scores = activations.maxima
         if np.isnan(scores).any():
             unit = int(np.flatnonzero(np.isnan(scores).any(axis=0))[0])
             raise SubjectError(
@@ -97,22 +96,22 @@ class LayerScan:
             )
         self.images += len(ids)
         self._maximum = np.maximum(self._maximum, scores.max(axis=0))
-        self._minimum = np.minimum(self._minimum, flat.min(axis=(0, 2)))
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite sums are equal sums
-            sums = flat.sum(axis=2)
-        sums = np.nan_to_num(sums, posinf=np.inf, neginf=-np.inf)
-        self.quantile.add(flat)
+        open_units = np.flatnonzero(self._lowest >= self.quantile.bars())
+        if open_units.size:
+            lowest = activations.lowest(open_units)
+            self._lowest[open_units] = np.minimum(self._lowest[open_units], lowest)
+        self.quantile.add(activations)
         if self.held_out is None or sides is None:
-            self.topk.add(ids, flat, scores, sums)
+            self.topk.add(ids, activations)
             return
-        self.topk.add(ids, flat, scores, sums, np.flatnonzero(~sides.held_out))
-        self.held_out.add(ids, flat, scores, sums, sides)
+        self.topk.add(ids, activations, np.flatnonzero(~sides.held_out))
+        self.held_out.add(ids, activations, sides)
 
     def merge(self, other: LayerScan) -> None:
         """Count what the scan of other images counted."""
         self.images += other.images
         self._maximum = np.maximum(self._maximum, other._maximum)
-        self._minimum = np.minimum(self._minimum, other._minimum)
+        self._lowest = np.minimum(self._lowest, other._lowest)
         self.topk.merge(other.topk)
         self.quantile.merge(other.quantile)
         if self.held_out is not None and other.held_out is not None:
@@ -121,48 +120,59 @@ class LayerScan:
     def result(self) -> LayerExemplars:
         """The exemplars, once all images are counted."""
         ids, activations, maps = self.topk.ranked()
+        thresholds = self.quantile.value()
         return LayerExemplars(
             layer=self.layer,
             ids=ids,
             activations=activations,
             maps=maps.reshape(*maps.shape[:2], self.height, self.width),
-            thresholds=self.quantile.value(),
-            minimum=self._minimum,
+            thresholds=thresholds,
+            bottomed=self._lowest >= thresholds,
             maximum=self._maximum,
             images=self.images,
             method=self.quantile.method,
         )
 
 
-def scan(
-    batches: Iterable[tuple[Ids, Sequence[Floats]]],
-    layers: Sequence[str],
-    images: int,
-    options: ScanOptions,
-    progress: Callable[[int], None] = lambda _: None,
-    digest: Callable[[int], str] = str,
-) -> list[LayerScan]:
-    """Scan all layers in one pass.
+class Scan:
+    """One pass over the probe images, for all layers."""
 
-    ``batches`` gives image ids (B,) and each layer's activations float32 (B,U,h,w); ``images`` is
-    the most there can be; ``progress`` is told how many images each batch had. ``digest`` names the
-    content of an image by its id: where a half is held out, it says which image is in which.
-    Raises SubjectError where a layer gives NaN.
-    """
-    scans: list[LayerScan] = []
-    for ids, outputs in batches:
-        if not scans:
-            shapes = [(out.shape[1], out.shape[2], out.shape[3]) for out in outputs]
-            methods = choose_methods(shapes, images, options)
-            scans = [
-                LayerScan(layer, shape, images, options, method)
-                for layer, shape, method in zip(layers, shapes, methods, strict=True)
+    def __init__(
+        self,
+        layers: Sequence[str],
+        images: int,
+        options: ScanOptions,
+        digest: Callable[[int], str] = str,
+    ) -> None:
+        """Of at most ``images`` images. ``digest`` names the content of an image by its id: where a
+        half is held out, it says which image is in which."""
+        self._names, self._images, self._options = layers, images, options
+        self._digest = digest
+        self.layers: list[LayerScan] = []
+
+    def bars(self) -> list[Floats | None]:
+        """Of each layer what activations must be above to count in the quantile (U,), as far as is
+        known; it may be read while images are counted."""
+        if not self.layers:
+            return [None] * len(self._names)
+        return [layer.quantile.bars() for layer in self.layers]
+
+    def add(self, ids: Ids, activations: Sequence[Activations]) -> None:
+        """Count images: ids (B,) and each layer's activations.
+
+        Raises SubjectError where a layer gives NaN.
+        """
+        if not self.layers:
+            shapes = [out.shape[1:] for out in activations]
+            methods = choose_methods(shapes, self._images, self._options)
+            self.layers = [
+                LayerScan(layer, shape, self._images, self._options, method)
+                for layer, shape, method in zip(self._names, shapes, methods, strict=True)
             ]
-        sides = halves([digest(i) for i in ids.tolist()]) if options.held_out else None
-        for layer_scan, activations in zip(scans, outputs, strict=True):
-            layer_scan.add(ids, activations, sides)
-        progress(len(ids))
-    return scans
+        held_out = self._options.held_out
+        sides = halves([self._digest(i) for i in ids.tolist()]) if held_out else None
+        for layer, found in zip(self.layers, activations, strict=True):
+            layer.add(ids, found, sides)
 
 
 def choose_methods(

@@ -23,10 +23,11 @@ from milan_onnx.files import unwritable, write_bytes, write_json
 
 Floats = NDArray[np.float32]
 
-ARRAYS = ("ids", "activations", "maps", "thresholds", "minimum", "maximum")
+ARRAYS = ("ids", "activations", "maps", "thresholds", "bottomed", "maximum")
 DTYPES: Mapping[str, tuple[type[np.generic], ...]] = {
     "ids": (np.int64,),
     "maps": (np.float32, np.uint8),
+    "bottomed": (np.bool_,),
 }
 """What arrays may hold that are not float32."""
 LAYER_FILE = "layer.json"
@@ -51,8 +52,8 @@ class LayerExemplars:
     thresholds: Floats
     """The quantile of each unit's activations (U,)."""
 
-    minimum: Floats
-    """Smallest activation of each unit over all images and positions (U,)."""
+    bottomed: NDArray[np.bool_]
+    """Whether no activation of the unit lies below its threshold (U,)."""
 
     maximum: Floats
     """Largest activation of each unit (U,)."""
@@ -76,15 +77,14 @@ class LayerExemplars:
         is the largest value and several positions tie there, more than one per cent. ``sparse``:
         the threshold is the smallest value, so fewer than one per cent of positions are above it.
         """
-        low, high = self.minimum[unit], self.maximum[unit]
-        threshold = self.thresholds[unit]
-        if low == high:
+        threshold, high = self.thresholds[unit], self.maximum[unit]
+        if self.bottomed[unit] and threshold == high:
             return ("dead",) if high == 0 else ("constant",)
         if threshold == high:
             # Of fewer than a hundred positions the quantile is the maximum anyway.
             ties = np.count_nonzero(self.maps[unit] == high)
             return ("saturated",) if ties > 1 else ()
-        return ("sparse",) if threshold == low else ()
+        return ("sparse",) if self.bottomed[unit] else ()
 
 
 def layer_folder(index: int, layer: str) -> str:

@@ -8,8 +8,12 @@ smaller image id: a total order, so the result does not depend on order, batches
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 from numpy.typing import NDArray
+
+from milan_onnx.exemplars.activations import Activations
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -27,37 +31,46 @@ class TopK:
         self._sums = np.full((units, k), -np.inf, np.float32)
         self._ids = np.full((units, k), NO_IMAGE, np.int64)
         self._maps = np.zeros((units, k, positions), np.float32)
+        self._least = np.full(units, -np.inf, np.float32)
 
-    def add(
-        self,
-        ids: Ids,
-        activations: Floats,
-        scores: Floats,
-        sums: Floats,
-        rows: Ids | None = None,
-    ) -> None:
-        """Rank more images: ids (B,), activations (B,U,P), their maxima and sums (B,U).
-
-        ``rows``: which of the B images to rank; None: all.
-        """
+    def add(self, ids: Ids, activations: Activations, rows: Ids | None = None) -> None:
+        """Rank more images: ids (B,) and their activations; ``rows``: which of them, None: all."""
         rows = np.arange(len(ids)) if rows is None else rows
-        units = np.flatnonzero((scores[rows] >= self._scores.min(axis=1)).any(axis=0))
-        if units.size:
-            offered = np.broadcast_to(ids[rows], (units.size, rows.size))
-            pick = np.ix_(rows, units)
-            maps = activations.transpose(1, 0, 2)
-            self._admit(units, scores[pick].T, sums[pick].T, offered, maps, rows)
+        scores = activations.maxima[rows]
+        candidates = scores >= self._least
+        units = np.flatnonzero(candidates.any(axis=0))
+        if not units.size:
+            return
+        # What is no candidate for a full list loses against all that is in it.
+        unit, image = np.nonzero(candidates[:, units].T)
+        offered, sums = np.full((2, units.size, rows.size), -np.inf, np.float32)
+        offered[unit, image] = scores[image, units[unit]]
+        sums[unit, image] = activations.sums(rows[image], units[unit])
+        numbers = np.broadcast_to(ids[rows], offered.shape)
+
+        def maps(units: Ids, images: Ids) -> Iterable[Floats]:
+            return activations.maps(rows[images], units)
+
+        self._admit(units, offered, sums, numbers, maps)
 
     def merge(self, other: TopK) -> None:
         """Rank the images that another scan of the same layer, over other images, kept."""
         units = np.arange(len(self._ids))
-        places = np.arange(other.k)
-        self._admit(units, other._scores, other._sums, other._ids, other._maps, places)
+
+        def maps(units: Ids, slots: Ids) -> Iterable[Floats]:
+            return other._maps[units, slots]
+
+        self._admit(units, other._scores, other._sums, other._ids, maps)
 
     def _admit(
-        self, units: Ids, scores: Floats, sums: Floats, ids: Ids, maps: Floats, places: Ids
+        self,
+        units: Ids,
+        scores: Floats,
+        sums: Floats,
+        ids: Ids,
+        maps: Callable[[Ids, Ids], Iterable[Floats]],
     ) -> None:
-        """Let images (T,n) compete for the slots of units (T,); maps (U,B,P), at places (n,)."""
+        """Let images (T,n) compete for the slots of units (T,); ``maps`` of units' images."""
         all_scores = np.concatenate((self._scores[units], scores), axis=1)
         all_sums = np.concatenate((self._sums[units], sums), axis=1)
         all_ids = np.concatenate((self._ids[units], ids), axis=1)
@@ -70,7 +83,10 @@ class TopK:
         self._scores[units[row], slot] = scores[row, newcomer]
         self._sums[units[row], slot] = sums[row, newcomer]
         self._ids[units[row], slot] = ids[row, newcomer]
-        self._maps[units[row], slot] = maps[units[row], places[newcomer]]
+        places = zip(units[row].tolist(), slot.tolist(), strict=True)
+        for place, found in zip(places, maps(units[row], newcomer), strict=True):
+            self._maps[place] = found
+        self._least[units] = self._scores[units].min(axis=1)
 
     def ranked(self) -> tuple[Ids, Floats, Floats]:
         """Image ids (U,k), scores (U,k) and maps (U,k,P), best first."""

@@ -90,9 +90,7 @@ class Describer:
             for unit in range(len(beams.tokens)):
                 yield self._hypotheses(beams, unit, candidates, options.legacy)
 
-    def _ranked(
-        self, features: Floats, options: SearchDefaults
-    ) -> Iterator[searching.RankedBeams]:
+    def _ranked(self, features: Floats, options: SearchDefaults) -> Iterator[searching.RankedBeams]:
         """The hypotheses of batches of units, several batches at once."""
         models = self._captioner, self._language_model
         rest = self.bundle.manifest.vocabulary, options

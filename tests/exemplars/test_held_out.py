@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from milan_onnx.exemplars import HeldOutOptions, LayerScan, ScanOptions, halves, scan
+from milan_onnx.exemplars import (
+    HeldOutOptions,
+    HostActivations,
+    LayerScan,
+    Scan,
+    ScanOptions,
+    halves,
+)
 
 Floats = NDArray[np.float32]
 ARRAYS = ("ids", "activations", "top_maps", "sample_maps")
@@ -21,13 +28,11 @@ def digest(content: int) -> str:
 
 def scanned(values: Floats, contents: list[int], order: list[int], size: int) -> LayerScan:
     """A scan of the images in an order, in batches."""
-    batches = [
-        (np.array(part), [values[part]])
-        for part in (order[s : s + size] for s in range(0, len(order), size))
-    ]
     options = ScanOptions(3, held_out=HeldOutOptions(top=2, sample=5))
-    name = ["layer"]
-    return scan(batches, name, len(values), options, digest=lambda i: digest(contents[i]))[0]
+    scan = Scan(["layer"], len(values), options, lambda i: digest(contents[i]))
+    for part in (order[s : s + size] for s in range(0, len(order), size)):
+        scan.add(np.array(part), [HostActivations(values[part], *scan.bars())])
+    return scan.layers[0]
 
 
 @given(
@@ -88,10 +93,11 @@ def test_copies_are_on_one_side_and_halves_are_halves() -> None:
 def test_thresholds_are_those_of_all_photos() -> None:
     values = np.random.default_rng(3).standard_normal((90, 4, 3, 3)).astype(np.float32)
     order = list(range(90))
-    batches = [(np.arange(90), [values])]
-    whole = scan(batches, ["layer"], 90, ScanOptions(3))[0].result()
+    scan = Scan(["layer"], 90, ScanOptions(3))
+    scan.add(np.arange(90), [HostActivations(values)])
+    whole = scan.layers[0].result()
     half = scanned(values, order, order, 7).result()
-    for name in ("thresholds", "minimum", "maximum"):
+    for name in ("thresholds", "bottomed", "maximum"):
         assert getattr(half, name).tobytes() == getattr(whole, name).tobytes()
 
 

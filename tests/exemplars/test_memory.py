@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import numpy as np
-from milan_onnx.exemplars import ScanOptions, scan
+from milan_onnx.exemplars import HostActivations, Scan, ScanOptions
 
 images, budget = int(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
@@ -18,13 +18,17 @@ block = np.maximum(rng.standard_normal((8, 128, 7, 7)), 0).astype(np.float32)
 
 def batches():
     for start in range(0, images, 8):
-        yield np.arange(start, start + 8), [np.roll(block, start // 8, axis=1) + start % 3]
+        yield np.arange(start, start + 8), [
+            HostActivations(np.roll(block, start // 8, axis=1) + start % 3)
+        ]
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-scans = scan(batches(), ["layer"], images, ScanOptions(tail_memory=budget))
-scans[0].result()
+scan = Scan(["layer"], images, ScanOptions(tail_memory=budget))
+for ids, found in batches():
+    scan.add(ids, found)
+scan.layers[0].result()
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(scans[0].quantile.method, (after - before) / 1024)
+print(scan.layers[0].quantile.method, (after - before) / 1024)
 """
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from milan_onnx.exemplars import HistogramQuantile, TailQuantile, tail_rank
+from milan_onnx.exemplars import HistogramQuantile, HostActivations, TailQuantile, tail_rank
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ def feed(stat: TailQuantile | HistogramQuantile, values: Floats, sizes: list[int
     start = 0
     while start < len(values):
         size = sizes[start % len(sizes)]
-        stat.add(values[start : start + size])
+        stat.add(HostActivations(values[start : start + size, :, :, None]))
         start += size
 
 
@@ -133,7 +133,8 @@ def test_histogram_state_is_bounded() -> None:
     stat = HistogramQuantile(4, 0.99, 2000 * 196)
     sizes = []
     for _ in range(2000 // 50):
-        stat.add(rng.standard_normal((50, 4, 196)).astype(np.float32))
+        values = rng.standard_normal((50, 4, 14, 14)).astype(np.float32)
+        stat.add(HostActivations(values))
         sizes.append(len(stat.state()["keys"]))
     assert sizes[-1] < 4 * 6000
     assert sizes[-1] <= max(sizes)
@@ -142,7 +143,7 @@ def test_histogram_state_is_bounded() -> None:
 def test_a_saturated_unit_costs_no_memory_traffic() -> None:
     stat = TailQuantile(1, 0.99, 100 * 49, slack=49)
     for _ in range(100):
-        stat.add(np.full((1, 1, 49), 6, np.float32))
+        stat.add(HostActivations(np.full((1, 1, 7, 7), 6, np.float32)))
     assert stat.value()[0] == 6
     assert stat.count == 4900
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from milan_onnx.exemplars import LayerScan, ScanOptions, choose_methods, scan
+from milan_onnx.exemplars import HostActivations, LayerScan, Scan, ScanOptions, choose_methods
 from milan_onnx.exemplars.topk import NO_IMAGE, TopK
 
 Floats = NDArray[np.float32]
@@ -30,7 +30,7 @@ def build(values: Floats, ids: NDArray[np.int64], k: int, sizes: list[int]) -> T
         size = sizes[start % len(sizes)]
         chunk = ids[start : start + size]
         part = values[chunk]
-        topk.add(chunk, part, part.max(axis=2), part.sum(axis=2))
+        topk.add(chunk, HostActivations(part[..., None]))
         start += size
     return topk
 
@@ -67,7 +67,7 @@ def test_ranks_only_the_rows_that_are_asked_for() -> None:
     values = np.random.default_rng(1).standard_normal((20, 3, 4)).astype(np.float32)
     some = np.array([1, 4, 5, 11, 19])
     topk = TopK(3, 2, 4)
-    topk.add(np.arange(20), values, values.max(axis=2), values.sum(axis=2), some)
+    topk.add(np.arange(20), HostActivations(values[..., None]), some)
     ids, _, maps = topk.ranked()
     np.testing.assert_array_equal(ids, some[naive(values[some], 2)])
     np.testing.assert_array_equal(maps[2, 0], values[ids[2, 0], 2])
@@ -84,19 +84,22 @@ def test_scan_of_two_layers_does_not_depend_on_batches() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
 
-    def run(images: NDArray[np.uint8]) -> list[Floats]:
+    def run(images: NDArray[np.uint8]) -> list[HostActivations]:
         x = images.astype(np.float32).transpose(0, 3, 1, 2)
-        return [x - 100, np.maximum(x[:, :, ::2, ::2] - 250, 0)]
+        return [HostActivations(x - 100), HostActivations(np.maximum(x[:, :, ::2, ::2] - 250, 0))]
 
     def results(size: int) -> list[LayerScan]:
         batches = [
             (np.arange(s, min(s + size, 50)), run(frames[s : s + size])) for s in range(0, 50, size)
         ]
-        return scan(batches, ["a", "b"], 60, ScanOptions(exemplars=5))
+        scan = Scan(["a", "b"], 60, ScanOptions(exemplars=5))
+        for batch in batches:
+            scan.add(*batch)
+        return scan.layers
 
     for one, other in zip(results(7), results(32), strict=True):
         left, right = one.result(), other.result()
-        for name in ("ids", "activations", "maps", "thresholds", "minimum", "maximum"):
+        for name in ("ids", "activations", "maps", "thresholds", "bottomed", "maximum"):
             assert getattr(left, name).tobytes() == getattr(right, name).tobytes(), name
 
 
@@ -107,3 +110,30 @@ def test_the_largest_tails_become_histograms_first() -> None:
     assert choose_methods(shapes, 10_000, small) == ["histogram"] * 3
     middle = ScanOptions(tail_memory=100 << 20)
     assert choose_methods(shapes, 10_000, middle) == ["histogram", "tail", "tail"]
+
+
+def test_flags_need_no_smallest_activation_of_all() -> None:
+    """Dead, constant, sparse and plain units are told apart, in any batches and shards."""
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((200, 6, 3, 3)).astype(np.float32)
+    values[:, 1] = 0
+    values[:, 2] = -2.5
+    values[:, 3] = 0
+    values[17, 3, 1, 1] = 4
+    values[:, 4] = np.clip(values[:, 4] * 9, 0, 6)
+    values[:, 5] = 1
+    values[199, 5, 2, 2] = 0.5  # below the threshold, and seen last
+
+    def part(ids: NDArray[np.int64], size: int) -> LayerScan:
+        scan = Scan(["layer"], 200, ScanOptions(exemplars=3))
+        for some in (ids[s : s + size] for s in range(0, len(ids), size)):
+            scan.add(some, [HostActivations(values[some], *scan.bars())])
+        return scan.layers[0]
+
+    for size, shards in ((200, 1), (7, 1), (9, 3)):
+        first, *rest = (part(ids, size) for ids in np.array_split(np.arange(200), shards))
+        for other in rest:
+            first.merge(other)
+        flags = [first.result().flags(unit) for unit in range(6)]
+        kinds = [(), ("dead",), ("constant",), ("sparse",), ("saturated",), ("saturated",)]
+        assert flags == kinds, (size, shards)
