@@ -45,62 +45,52 @@ class RunningTopK:
 
 
 class RunningQuantile:
-    """A KLL sketch: a stack of buffers; a full one is sorted, and every other value moves up."""
+    """A KLL sketch: a stack of buffers; a full one is sorted, and every other value moves up.
+
+    The top buffer holds ``resolution`` values a unit, each below it two thirds of it, at least
+    ``floor``: as the stack grows, values enter 128 at a time.
+    """
 
     def __init__(self, resolution: int = 8192, floor: int = 128) -> None:
         self.resolution, self.floor = resolution, floor
-        self.levels: list[Tensor] = []
-        self.fill: list[int] = []
-        self.sampled = 1.0
+        self.levels: list[list[Tensor]] = [[]]
+        self.fill = [0]
         self.extremes: Tensor | None = None
 
     def add(self, data: Tensor) -> None:
         """Count values (samples, units)."""
-        if not self.levels:
-            self.levels, self.fill = [torch.zeros(data.shape[1], self.resolution)], [0]
-        if self.sampled < 1:
-            data = data[torch.rand(len(data)) < self.sampled]
         done = 0
         while done < len(data):
-            free = self.levels[0].shape[1] - self.fill[0]
-            if free == 0:
-                self._shift()
+            free = self._capacity(0) - self.fill[0]
+            if free <= 0:
+                self._compact(0)
                 continue
-            chunk = data[done : done + free]
-            self.levels[0][:, self.fill[0] : self.fill[0] + len(chunk)] = chunk.t()
-            self.fill[0] += len(chunk)
-            done += len(chunk)
+            self._push(0, data[done : done + free].t())
+            done += free
 
-    def _shift(self) -> None:
-        """Make room in the lowest buffer: sort it, keep every other value one level up."""
-        level = 0
-        while self._room(level) < (-(-self.levels[level - 1].shape[1] // 2) if level else 1):
-            if level + 1 == len(self.levels):
-                self._grow()
-                return
-            full = self.levels[level][:, : self.fill[level]].sort(dim=1)[0]
-            if level == 0:
-                self._note_extremes(full)
-            offset = int(torch.randint(2, (1,)))
-            kept = full[:, offset::2]
-            self.levels[level + 1][
-                :, self.fill[level + 1] : self.fill[level + 1] + kept.shape[1]
-            ] = kept
-            self.fill[level + 1] += kept.shape[1]
-            self.fill[level] = 0
-            level += 1
+    def _capacity(self, level: int) -> int:
+        below_top = len(self.levels) - 1 - level
+        return max(self.floor, -8 * (-math.ceil(self.resolution * 0.67**below_top) // 8))
 
-    def _room(self, level: int) -> int:
-        return self.levels[level].shape[1] - self.fill[level]
+    def _push(self, level: int, values: Tensor) -> None:
+        self.levels[level].append(values)
+        self.fill[level] += values.shape[1]
 
-    def _grow(self) -> None:
-        capacity = math.ceil(self.resolution * 0.67 ** len(self.levels))
-        if capacity < 2:
-            self.fill[0], self.sampled = 0, self.sampled / 2
-            return
-        capacity = max(self.floor, -8 * (-capacity // 8))
-        self.levels.insert(0, torch.zeros(len(self.levels[0]), capacity))
-        self.fill.insert(0, 0)
+    def _compact(self, level: int) -> None:
+        parts = self.levels[level]
+        ordered = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).sort(dim=1)[0]
+        self.levels[level], self.fill[level] = [], 0
+        if level == 0:
+            self._note_extremes(ordered)
+        if level + 1 == len(self.levels):
+            self.levels.append([])
+            self.fill.append(0)
+        even = ordered.shape[1] // 2 * 2
+        if even < ordered.shape[1]:
+            self._push(level, ordered[:, even:])
+        self._push(level + 1, ordered[:, int(torch.randint(2, (1,))) : even : 2])
+        if self.fill[level + 1] >= self._capacity(level + 1):
+            self._compact(level + 1)
 
     def _note_extremes(self, ordered: Tensor) -> None:
         low, high = ordered[:, 0], ordered[:, -1]
@@ -112,15 +102,13 @@ class RunningQuantile:
 
     def quantile(self, level: float) -> np.ndarray:
         """The quantile of each unit (units,)."""
-        if self.fill[0]:
-            self._note_extremes(self.levels[0][:, : self.fill[0]].sort(dim=1)[0])
+        for part in self.levels[0]:
+            self._note_extremes(part.sort(dim=1)[0])
         assert self.extremes is not None
-        parts = [stack[:, :fill] for stack, fill in zip(self.levels, self.fill, strict=True)]
+        parts = [part for level in self.levels for part in level]
         values = torch.cat([*parts, self.extremes.t()], dim=1)
-        weights = torch.cat(
-            [torch.full((fill,), float(2**i)) for i, fill in enumerate(self.fill)]
-            + [torch.zeros(2)]
-        )
+        counts = [torch.full((fill,), float(2**i)) for i, fill in enumerate(self.fill)]
+        weights = torch.cat([*counts, torch.zeros(2)])
         ordered, order = values.sort(dim=1)
         weight = weights[order]
         middle = weight.cumsum(1) - weight / 2

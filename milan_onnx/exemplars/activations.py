@@ -70,7 +70,7 @@ class HostActivations:
         self.maxima: Floats = np.empty((images, units), np.float32)
         self._found: list[Passed] | None = None if bars is None else []
         for image, maxima in zip(self._flat, self.maxima, strict=True):
-            image.max(axis=1, out=maxima)
+            image.max(axis=1, out=maxima, initial=-np.inf)
             if self._found is not None and bars is not None:
                 self._found += _above(image, maxima, bars)
 

@@ -54,11 +54,40 @@ def resize_masks(
             counts = _block_sums(source, size)
             area = (masks.shape[1] // size[0]) * (masks.shape[2] // size[1])
             weights[size] = (counts / np.float32(area)).astype(np.float32)
+        elif resize == "bilinear" and _halves(size, masks.shape[1:]):
+            weights[size] = _middles(masks.view(np.uint8), size)
+        elif resize == "bilinear":
+            weights[size] = _between(_between(masks.view(np.uint8), size[0], 1), size[1], 2)
         else:
-            rows = resize_matrix(masks.shape[1], size[0], resize)
-            columns = resize_matrix(masks.shape[2], size[1], resize)
+            rows = resize_matrix(masks.shape[1], size[0])
+            columns = resize_matrix(masks.shape[2], size[1])
             weights[size] = np.asarray(rows @ masks.astype(np.float64) @ columns.T, np.float32)
     return weights
+
+
+def _halves(size: Sequence[int], whole: Sequence[int]) -> bool:
+    """Whether each target pixel's centre lies halfway between two of the source's."""
+    return _divides(size, whole) and not any((w // s) % 2 for s, w in zip(size, whole, strict=True))
+
+
+def _middles(masks: NDArray[np.uint8], size: Size) -> Floats:
+    """Bilinear where `_halves`: the mean of the four pixels around each centre, exact."""
+    down, across = masks.shape[1] // size[0], masks.shape[2] // size[1]
+    rows = masks[:, down // 2 - 1 :: down] + masks[:, down // 2 :: down]
+    four = rows[:, :, across // 2 - 1 :: across] + rows[:, :, across // 2 :: across]
+    return four * np.float32(0.25)
+
+
+def _between(masks: NDArray[np.generic], size: int, axis: int) -> Floats:
+    """Bilinear resize along one axis, half-pixel centres, clamped: two of the source's pixels each,
+    without antialias (as the paper's code)."""
+    place = np.maximum((np.arange(size) + 0.5) * (masks.shape[axis] / size) - 0.5, 0.0)
+    low = np.minimum(place.astype(np.int64), masks.shape[axis] - 1)
+    high = np.minimum(low + 1, masks.shape[axis] - 1)
+    share = (place - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+    first = masks.take(low, axis).astype(np.float32)
+    second = masks.take(high, axis).astype(np.float32)
+    return np.asarray(first + share * (second - first), dtype=np.float32)
 
 
 def normalise(weights: Floats) -> Floats:
@@ -71,24 +100,15 @@ def normalise(weights: Floats) -> Floats:
 
 
 @functools.cache
-def resize_matrix(source: int, target: int, resize: MaskResize) -> NDArray[np.float64]:
-    """The linear map (target, source) of a resize along one axis, half-pixel centres.
-
-    ``area`` averages the covered source pixels; ``bilinear`` takes the two nearest, clamped.
-    """
+def resize_matrix(source: int, target: int) -> NDArray[np.float64]:
+    """The linear map (target, source) that averages the covered source pixels along one axis."""
     matrix = np.zeros((target, source))
     scale = source / target
     for row in range(target):
-        if resize == "area":
-            edges = np.clip([row * scale, (row + 1) * scale], 0, source)
-            pixels = np.arange(source)
-            overlap = np.minimum(pixels + 1, edges[1]) - np.maximum(pixels, edges[0])
-            matrix[row] = np.maximum(overlap, 0) / scale
-        else:
-            place = max((row + 0.5) * scale - 0.5, 0.0)
-            low = min(int(place), source - 1)
-            matrix[row, low] += 1 - (place - low)
-            matrix[row, min(low + 1, source - 1)] += place - low
+        edges = np.clip([row * scale, (row + 1) * scale], 0, source)
+        pixels = np.arange(source)
+        overlap = np.minimum(pixels + 1, edges[1]) - np.maximum(pixels, edges[0])
+        matrix[row] = np.maximum(overlap, 0) / scale
     return matrix
 
 
