@@ -105,6 +105,12 @@ MACHINE = [
     click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
     click.option("--threads", type=int, help="Batches in flight; by default the processors."),
     click.option("--batch-size", type=int, help="Photos in a batch. Changes no result."),
+    click.option(
+        "--reduce",
+        type=click.Choice(["auto", "host", "device"]),
+        default="auto",
+        help="Where activations are searched; auto: on the GPU where one runs the model.",
+    ),
 ]
 RESULT = [
     click.option("--out", "-o", type=PATH, help="Folder of the run; by default NAME-run."),
@@ -194,6 +200,7 @@ def _settings(given: dict[str, Any]) -> Any:
         "device",
         "threads",
         "batch_size",
+        "reduce",
         "milan_format",
         "report",
         "overwrite",

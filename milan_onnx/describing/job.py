@@ -98,6 +98,9 @@ class Job(Captioning):
     batch: Choice[int]
     """Photos in a batch."""
 
+    reduce: Choice[str]
+    """Where activations are searched: host or device."""
+
     held_out: HeldOutOptions | None
     """What is kept of the half of the photos that labels are tested on; None: none is held out."""
 
@@ -139,6 +142,7 @@ def prepare(
         device=device,
         threads=threads.value,
         batch=_choose_batch(options, device.value),
+        reduce=_choose_reduce(options, device.value),
         held_out=_choose_held_out(len(seen.inputs), options, say),
         generator=seen.generator,
         say=say,
@@ -299,6 +303,14 @@ def _choose_batch(options: DescribeOptions, device: Device) -> Choice[int]:
     if device.name == "cpu":
         return Choice(CPU_BATCH, "small batches are faster on a CPU")
     return Choice(GPU_BATCH, "one fixed shape on a GPU")
+
+
+def _choose_reduce(options: DescribeOptions, device: Device) -> Choice[str]:
+    if options.reduce != "auto":
+        return Choice(options.reduce, f"--reduce {options.reduce}")
+    if device.name == "cpu":
+        return Choice("host", "the model runs on the CPU")
+    return Choice("device", "so that whole activation maps need not leave the GPU")
 
 
 def _preprocessing_text(value: Preprocessing) -> str:

@@ -74,6 +74,9 @@ class DescribeOptions:
     threads: int | None = None
     """Batches in flight and decoding threads; None: the processors this process may use."""
 
+    reduce: str = "auto"
+    """Where activations are searched: host, device, or auto, on a GPU where one runs the model."""
+
     batch_size: int | None = None
     """Photos run at once; None: by device. Changes no result."""
 
@@ -111,6 +114,7 @@ class DescribeOptions:
             "synthetic": self.synthetic < 1,
             "batch-size": self.batch_size is not None and self.batch_size < 1,
             "tail-memory": self.tail_memory < 0,
+            "reduce": self.reduce not in ("auto", "host", "device"),
         }
         for name, bad in wrong.items():
             if bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from milan_onnx.choice import Choice
 from milan_onnx.describing.job import Job, too_few
 from milan_onnx.errors import ProbeError, SubjectError
 from milan_onnx.exemplars import (
+    Activations,
     HeldOut,
     HeldOutOptions,
     HostActivations,
@@ -19,6 +21,7 @@ from milan_onnx.exemplars import (
     Scan,
     ScanOptions,
 )
+from milan_onnx.exemplars.on_device import DeviceActivations, Reductions
 from milan_onnx.probe import Batch, Loader, describe_skips
 from milan_onnx.runtime import Session, in_order
 from milan_onnx.subject import TappedModel, tap
@@ -59,6 +62,9 @@ def scan_layers(job: Job) -> Scanned:
     if model.tapped.batch is not None:
         batch = Choice(model.tapped.batch, "the model's graph holds this batch and no other works")
     job.say.choice("batch", batch)
+    job.say.choice("activations", job.reduce)
+    if model.session.on_cpu:
+        job.say.note(f"of the model the CPU runs {model.session.on_cpu}")
     geometry = job.preprocessing.geometry
     loader = Loader(job.inputs, geometry, batch_size=batch.value, workers=job.threads)
     scans = _pass(job, model, loader, job.held_out)
@@ -82,10 +88,16 @@ def _pass(
     options = job.options
     settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, held_out)
     scan = Scan(names, len(job.inputs), settings, lambda i: loader.digests[i])
+    reductions = Reductions.on(job.device.value) if job.reduce.value == "device" else None
 
-    def look(batch: Batch) -> list[HostActivations]:
-        outputs = model.activations(batch.images, least)
-        return [HostActivations(*pair) for pair in zip(outputs, scan.bars(), strict=True)]
+    def look(batch: Batch) -> Sequence[Activations]:
+        frames, bars = model.filled(batch.images, least), scan.bars()
+        count = len(batch.images)
+        if reductions is None:
+            outputs = zip(model.run(frames), bars, strict=True)
+            return [HostActivations(out[:count], bar) for out, bar in outputs]
+        held = zip(model.session.run_held({model.tapped.input_name: frames}), bars, strict=True)
+        return [DeviceActivations(out, count, reductions, bar) for out, bar in held]
 
     with job.say.stage("scan", len(job.inputs), "images") as meter:
         for batch, activations in in_order(look, loader, job.in_flight):
@@ -149,14 +161,13 @@ class _Model:
         """Each layer's activations (B,U,h,w) of frames (B,H,W,3)."""
         return self.session.run({self.tapped.input_name: frames})
 
-    def activations(self, frames: Frames, least: int) -> list[Floats]:
-        """The same for any number of frames: filled up to the batch that the graph fixes, or
-        ``least`` (a lone image takes other kernels, with other last bits; a GPU wants one shape).
-        """
+    def filled(self, frames: Frames, least: int) -> Frames:
+        """Frames filled up to the batch that the graph fixes, or ``least``, with the last of them
+        (a lone image takes other kernels, with other last bits; a GPU wants one shape)."""
         count, wanted = len(frames), self.tapped.batch or least
-        if count < wanted:
-            frames = np.concatenate((frames, np.repeat(frames[-1:], wanted - count, axis=0)))
-        return [out[:count] for out in self.run(frames)]
+        if count >= wanted:
+            return frames
+        return np.concatenate((frames, np.repeat(frames[-1:], wanted - count, axis=0)))
 
 
 def _noise(model: _Model, count: int, seed: int) -> Frames:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from milan_onnx.errors import MilanError
 from milan_onnx.exemplars.activations import Floats, Ids, Passed
 from milan_onnx.runtime.device import Device
-from milan_onnx.runtime.session import Held, Session
+from milan_onnx.runtime.session import Array, Held, Session
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -87,7 +87,7 @@ class DeviceActivations:
         return iter(maps.reshape(len(images), -1))
 
     def _look(self, bars: Floats) -> list[Passed]:
-        inputs = {"values": self._values, "bars": bars.copy()}
+        inputs: dict[str, Array | Held] = {"values": self._values, "bars": bars.copy()}
         maxima, counts, passed = self._graphs.look.run(inputs)
         images = self.shape[0]
         self.maxima = maxima[:images]

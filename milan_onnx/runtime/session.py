@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,18 @@ from milan_onnx.errors import DeviceUnavailable, MilanError
 from milan_onnx.runtime.device import Device, onnxruntime, preload_cuda
 
 Array = NDArray[np.generic]
+
+
+class Held(Protocol):
+    """A tensor on a device, as ONNX Runtime holds it."""
+
+    def shape(self) -> list[int]:
+        """Its dimensions."""
+
+    def numpy(self) -> NDArray[Any]:
+        """Its values, brought to memory."""
+
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,9 +56,11 @@ class Session:
         ort = onnxruntime()
         self._what = what
         self._error = error
+        self._device = device
         options = _options(ort, external_folder)
         if device.name == "cuda":
             preload_cuda()
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             self._session = ort.InferenceSession(model, options, providers=device.providers())
         except Exception as problem:  # ONNX Runtime's own exceptions have no common base
@@ -56,15 +70,59 @@ class Session:
                 f"{what} does not run on {device}", hint="run `milan-onnx doctor`"
             )
 
+    @property
+    def on_cpu(self) -> str:
+        """Which nodes run on the CPU though a GPU was asked for, such as '3 of 120 nodes: Shape,
+        Gather'; '' for none."""
+        if self._device.name == "cpu":
+            return ""
+        parts = self._session.get_provider_graph_assignment_info()
+        kinds = [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
+        here = [kind for provider, kind in kinds if provider != self._device.provider]
+        if not here:
+            return ""
+        return f"{len(here)} of {len(kinds)} nodes: {', '.join(sorted(set(here)))}"
+
     def run(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+        self, inputs: Mapping[str, Array | Held], outputs: Sequence[str] | None = None
     ) -> list[NDArray[Any]]:
-        """Outputs in the order asked for (all by default)."""
+        """Outputs in the order asked for (all by default), in memory."""
+        if any(not isinstance(value, np.ndarray) for value in inputs.values()):
+            return [value.numpy() for value in self._bound(inputs, outputs, "cpu", 0)]
         try:
             result: list[NDArray[Any]] = self._session.run(outputs, dict(inputs))
         except Exception as problem:  # see above
-            raise self._error(f"{self._what} fails to run: {_reason(problem)}") from problem
+            raise self._failed(problem) from problem
         return result
+
+    def run_held(self, inputs: Mapping[str, Array | Held]) -> list[Held]:
+        """All outputs, left on the device."""
+        return self._bound(inputs, None, self._device.name, self._device.index)
+
+    def _bound(
+        self,
+        inputs: Mapping[str, Array | Held],
+        outputs: Sequence[str] | None,
+        memory: str,
+        index: int,
+    ) -> list[Held]:
+        try:
+            binding = self._session.io_binding()
+            for name, value in inputs.items():
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                else:
+                    binding.bind_ortvalue_input(name, value)
+            for name in outputs or [output.name for output in self._session.get_outputs()]:
+                binding.bind_output(name, memory, index)
+            self._session.run_with_iobinding(binding)
+            found: list[Held] = binding.get_outputs()
+        except Exception as problem:  # see above
+            raise self._failed(problem) from problem
+        return found
+
+    def _failed(self, problem: Exception) -> MilanError:
+        return self._error(f"{self._what} fails to run: {_reason(problem)}")
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:
