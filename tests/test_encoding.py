@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import milan_onnx
 from milan_onnx.bundle import Level, load_bundle
+from milan_onnx.describing import features
 from milan_onnx.describing.encoding import _at_most, coarse_side
+from milan_onnx.describing.features import StoredFeatures
+from milan_onnx.errors import OutputUnwritable
+from milan_onnx.labels import UnitLabel
 from milan_onnx.runtime import Describer, Device, Encoder
 from milan_onnx.runtime.pooling import pool
 
@@ -47,3 +52,47 @@ def test_pooling_by_coarse_masks_is_pooling_by_fine_ones() -> None:
     found = pool([level[1] for level in coarse], masks, "area")
     expected = pool([level[1] for level in maps], fine, "area")
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_features_are_the_same_in_memory_and_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    expected = np.zeros((9, 4, 7), np.float32)
+    stored = [StoredFeatures(*expected.shape)]
+    monkeypatch.setattr(features, "MEMORY", 0)
+    stored.append(StoredFeatures(*expected.shape))
+    for _ in range(12):
+        units, slots = rng.integers(0, 9, 3), rng.permutation(4)[:3]
+        vectors = rng.standard_normal((3, 7)).astype(np.float32)
+        for value in (expected, *stored):
+            if isinstance(value, StoredFeatures):
+                value.put(units, slots, vectors)
+            else:
+                value[units, slots] = vectors
+    for found in stored:
+        assert len(found) == 9
+        for part in (slice(0, 4), slice(4, 9), slice(8, 40), slice(9, 12)):
+            np.testing.assert_array_equal(found[part], expected[part])
+
+
+def test_a_run_is_the_same_with_features_in_a_file(
+    subject_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = milan_onnx.DescribeOptions(synthetic=60, validity=False)
+
+    def labels() -> tuple[UnitLabel, ...]:
+        run = milan_onnx.describe(subject_path, "relu1", bundle=bundle_path, options=options)
+        return run.labels
+
+    in_memory = labels()
+    monkeypatch.setattr(features, "MEMORY", 0)
+    assert labels() == in_memory
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "MEMORY", 0)
+    monkeypatch.setattr(features.tempfile, "TemporaryFile", full)
+    with pytest.raises(OutputUnwritable, match="no space left"):
+        StoredFeatures(2, 3, 4)

@@ -22,6 +22,23 @@ def device() -> str:
         pytest.skip(f"no CUDA device: {error.message}")
 
 
+def test_activations_left_on_the_gpu_give_the_same_exemplars(
+    device: str, subject_path: Path, bundle_path: Path
+) -> None:
+    host, gpu = (
+        milan_onnx.describe(
+            subject_path,
+            ["relu1", "relu6"],
+            bundle=bundle_path,
+            options=milan_onnx.DescribeOptions(synthetic=90, device=device, reduce=where),
+        )
+        for where in ("host", "device")
+    )
+    for one, other in zip(host.layers, gpu.layers, strict=True):
+        np.testing.assert_array_equal(other.thresholds, one.thresholds)
+        np.testing.assert_array_equal(other.activations, one.activations)
+
+
 def test_cuda_finds_what_the_cpu_finds(device: str, subject_path: Path, bundle_path: Path) -> None:
     runs = [
         milan_onnx.describe(

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.describing.features import StoredFeatures
 from milan_onnx.describing.job import Captioning
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.probe import frames
@@ -79,20 +80,21 @@ def describable(layer: LayerExemplars) -> list[int]:
 
 def encode_exemplars(
     job: Captioning, layers: Sequence[LayerExemplars], encoder: Encoder
-) -> list[Floats]:
-    """Features float32 (describable units, K, F) of each layer.
+) -> list[StoredFeatures]:
+    """Features (describable units, K, F) of each layer.
 
     The encoder sees the same view of a photo as the subject did, at its own resolution.
-    Raises ProbeError when a photo can no longer be read.
+    Raises ProbeError when a photo can no longer be read, OutputUnwritable when features need a file
+    and the disk is full.
     """
     fade = job.search.legacy
     regions = [_exemplar_regions(layer, encoder.image_size, fade) for layer in layers]
-    features = [np.zeros((*r.ids.shape, encoder.spec.features), np.float32) for r in regions]
+    features = [StoredFeatures(len(r.ids), r.ids.shape[1], encoder.spec.features) for r in regions]
     parts = encode_regions(job, regions, encoder, "encode", lambda *part: part)
     for uses, vectors in parts:
         for index in np.unique(uses.layer):
             mine = uses.layer == index
-            features[index][uses.row[mine], uses.slot[mine]] = vectors[mine]
+            features[index].put(uses.row[mine], uses.slot[mine], vectors[mine])
     return features
 
 

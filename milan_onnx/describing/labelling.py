@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from milan_onnx.describing.encoding import describable
 from milan_onnx.describing.job import Captioning
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.labels import Candidate, Exemplar, UnitLabel
-from milan_onnx.runtime import Describer, Hypothesis
-
-Floats = NDArray[np.float32]
+from milan_onnx.runtime import Describer, Features, Hypothesis
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ def label_units(
     job: Captioning,
     describer: Describer,
     layers: Sequence[LayerExemplars],
-    features: Sequence[Floats],
+    features: Sequence[Features],
     on_label: Callable[[UnitLabel], None],
 ) -> list[list[Described]]:
     """Labels of the units of each layer; ``features`` (describable units, K, F) of each layer."""

@@ -1,6 +1,6 @@
 """ONNX Runtime at work: devices, sessions, the encoder, and the PMI beam search."""
 
-from milan_onnx.runtime.describer import Describer, Encoder, Hypothesis, search_options
+from milan_onnx.runtime.describer import Describer, Encoder, Features, Hypothesis, search_options
 from milan_onnx.runtime.device import (
     Device,
     choose_device,
@@ -14,6 +14,7 @@ __all__ = [
     "Describer",
     "Device",
     "Encoder",
+    "Features",
     "Hypothesis",
     "Session",
     "choose_device",

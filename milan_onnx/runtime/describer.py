@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,16 @@ from milan_onnx.runtime.stepping import Captioner, LanguageModel
 from milan_onnx.runtime.vocabulary import read_vocabulary
 
 Floats = NDArray[np.float32]
+
+
+class Features(Protocol):
+    """Features float32 (U, K, F), read in slices of units; an array is one."""
+
+    def __len__(self) -> int:
+        """U."""
+
+    def __getitem__(self, part: slice, /) -> Floats:
+        """Those of some units."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ class Describer:
 
     def describe(
         self,
-        features: Floats,
+        features: Features,
         options: SearchDefaults | None = None,
         *,
         candidates: int = 5,
@@ -81,8 +91,8 @@ class Describer:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each unit, best first, as batches are done.
 
-        ``features``: float32 (U, K, F). Texts that read the same count once (the better one),
-        empty ones, but for ``legacy``, not at all.
+        ``features``: float32 (U, K, F), or what is read like it in slices of units. Texts that read
+        the same count once (the better one), empty ones, but for ``legacy``, not at all.
         """
         options = options or self.bundle.manifest.search
         for beams in self._ranked(features, options):
@@ -90,24 +100,33 @@ class Describer:
             for unit in range(len(beams.tokens)):
                 yield self._hypotheses(beams, unit, candidates, options.legacy)
 
-    def _ranked(self, features: Floats, options: SearchDefaults) -> Iterator[searching.RankedBeams]:
+    def _ranked(
+        self, features: Features, options: SearchDefaults
+    ) -> Iterator[searching.RankedBeams]:
         """The hypotheses of batches of units, several batches at once."""
         models = self._captioner, self._language_model
         rest = self.bundle.manifest.vocabulary, options
         starts = range(0, len(features), searching.BATCH)
-        batches = [features[start : start + searching.BATCH] for start in starts]
+
+        def batch(start: int) -> Floats:
+            return features[start : start + searching.BATCH]
+
         if not options.legacy:
-            found = in_order(lambda b: searching.search(*models, b, *rest), batches, self._threads)
+            found = in_order(
+                lambda s: searching.search(*models, batch(s), *rest), starts, self._threads
+            )
             yield from (beams for _, beams in found)
             return
         # The paper's code ranks by the longest description of all that it searched together.
         beams = list(
-            in_order(lambda b: searching.find_beams(*models, b, *rest), batches, self._threads)
+            in_order(
+                lambda s: searching.find_beams(*models, batch(s), *rest), starts, self._threads
+            )
         )
         longest = max((searching.longest_of(found) for _, found in beams), default=0)
 
-        def rank(pair: tuple[Floats, searching.Beams]) -> searching.RankedBeams:
-            return searching.rank(pair[1], *models, pair[0], *rest, longest)
+        def rank(pair: tuple[int, searching.Beams]) -> searching.RankedBeams:
+            return searching.rank(pair[1], *models, batch(pair[0]), *rest, longest)
 
         yield from (ranked for _, ranked in in_order(rank, beams, self._threads))
 
