@@ -15,16 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.measure import report
+from benchmarks.measure import LIST, Cost, cost, listed, report
 from benchmarks.original.describing import describe
 from benchmarks.original.exemplars import Photos
 from benchmarks.original.networks import load_decoder
@@ -34,17 +34,8 @@ from milan_onnx.export.original.convert import convert
 from tests.export.original import Recipe, write_standin
 
 LAYERS = ("conv1", "layer1", "layer2", "layer3", "layer4")
-EXTENSIONS = {".jpg", ".jpeg", ".png"}
-LIST = "photos.txt"
 WORDS = 1600
 SIZES = {"embedding": 128, "hidden": 512, "lm_embedding": 128, "lm_hidden": 512, "lm_layers": 2}
-
-
-def photos(folder: Path, limit: int) -> list[Path]:
-    """So many photos of a folder, evenly spaced."""
-    found = sorted(p.resolve() for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
-    count = min(limit, len(found))
-    return [found[i * len(found) // count] for i in range(count)]
 
 
 def subject(paths: list[Path]) -> torch.nn.Module:
@@ -101,17 +92,6 @@ def opponent(arguments: argparse.Namespace) -> None:
     arguments.write.write_text(json.dumps({"seconds": seconds, "texts": texts, "ids": ids}))
 
 
-def product(line: list[str]) -> tuple[float, float, int]:
-    """Wall and CPU seconds and peak MiB of one command."""
-    start = time.monotonic()
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{' '.join(line)} ended with {os.waitstatus_to_exitcode(status)}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return time.monotonic() - start, cpu, usage.ru_maxrss >> 10
-
-
 def command(folder: Path, arguments: argparse.Namespace, out: str, *more: str) -> list[str]:
     program = str(Path(sys.executable).parent / "milan-onnx")
     line = [program, "describe", str(folder / "subject.onnx"), "-i", str(folder / LIST)]
@@ -123,8 +103,7 @@ def command(folder: Path, arguments: argparse.Namespace, out: str, *more: str) -
 
 def make(folder: Path, arguments: argparse.Namespace) -> Path:
     """Subject and checkpoint on disk; returns the checkpoint."""
-    paths = photos(arguments.photos, arguments.limit)
-    (folder / LIST).write_text("".join(f"{path}\n" for path in paths))
+    paths = listed(arguments.photos, arguments.limit, folder)
     model = subject(paths)
     torch.save(model.state_dict(), folder / "subject.pth")
     export(model, folder / "subject.onnx")
@@ -167,30 +146,33 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
         "default bundle, no validity": ["--no-validity"],
         "default bundle": [],
     }
-    rounds: list[dict[str, object]] = []
+    rounds: list[tuple[dict[str, Cost], dict[str, Any]]] = []
     for _ in range(arguments.rounds):
-        taken: dict[str, object] = {}
-        for index, (way, more) in enumerate(ours.items()):
-            taken[way] = product(command(folder, arguments, f"run{index}", *more))
-        if not arguments.skip_opponent:
-            taken["original"] = slow(folder, arguments, checkpoint)
-        rounds.append(taken)
+        costs = {
+            way: cost(command(folder, arguments, f"run{index}", *more))
+            for index, (way, more) in enumerate(ours.items())
+        }
+        base = {} if arguments.skip_opponent else slow(folder, arguments, checkpoint)
+        rounds.append((costs, base))
     texts = texts_of(folder / "run0")
     rows, agreement = [], ""
-    for taken in rounds:
-        base = taken.get("original")
+    for costs, base in rounds:
         for way in ours:
-            wall, cpu, peak = taken[way]  # type: ignore[misc]
-            times = f"{base['seconds']['all'] / wall:.1f}" if isinstance(base, dict) else "–"
-            rows.append([way, f"{wall:.1f}", f"{cpu:.1f}", peak, times])
-        if isinstance(base, dict):
+            run = costs[way]
+            times = f"{base['seconds']['all'] / run.wall:.1f}" if base else "–"
+            rows.append([way, f"{run.wall:.1f}", f"{run.cpu:.1f}", f"{run.peak:.0f}", times])
+        if base:
             stages = ", ".join(f"{k} {v:.0f}" for k, v in base["seconds"].items())
             rows.append(["the original's way", stages, "", "", "1"])
             expected = base.pop("texts")
             store = sorted((folder / "run0" / "exemplars").glob("*/ids.npy"))
             base_ids = [np.array(layer) for layer in base.pop("ids")]
             agreement = _agreement(texts, expected, [np.load(p) for p in store], base_ids)
-    report(["way", "wall s", "CPU s", "peak MiB", "times faster"], rows, rounds, arguments.json)
+    value = [
+        {way: vars(run) for way, run in costs.items()} | ({"original": base} if base else {})
+        for costs, base in rounds
+    ]
+    report(["way", "wall s", "CPU s", "peak MiB", "times faster"], rows, value, arguments.json)
     print(f"\n{agreement}" if agreement else "")
 
 
@@ -208,12 +190,13 @@ def _plain(text: str) -> str:
     return "".join(c for c in text.lower() if c.isalnum())
 
 
-def slow(folder: Path, arguments: argparse.Namespace, checkpoint: Path) -> dict:
+def slow(folder: Path, arguments: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
     line = [sys.executable, "-m", "benchmarks.describe", str(folder / LIST)]
     line += ["--subject", str(folder / "subject.pth")]
     line += ["--checkpoint", str(checkpoint), "--write", str(folder / "opponent.json")]
-    product(line)
-    return json.loads((folder / "opponent.json").read_text())
+    cost(line)
+    made: dict[str, Any] = json.loads((folder / "opponent.json").read_text())
+    return made
 
 
 if __name__ == "__main__":

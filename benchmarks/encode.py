@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.describe import photos
-from benchmarks.measure import Contest, ratio_text, report
+from benchmarks.measure import LIST, Contest, listed, ratio_text, report
 from benchmarks.original.networks import features_of
 from milan_onnx.bundle import load_bundle
 from milan_onnx.export.original.convert import convert
@@ -74,10 +73,9 @@ def main() -> None:
     masks = blobs(ids.size, rng).reshape(*ids.shape, 224, 224)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = photos(arguments.photos, PHOTOS)
-        (folder / "photos.txt").write_text("".join(f"{path}\n" for path in paths))
+        listed(arguments.photos, PHOTOS, folder)
         geometry = Geometry(crop=(224, 224), resize=256)
-        loader = Loader(open_probe(folder / "photos.txt"), geometry, batch_size=BATCH)
+        loader = Loader(open_probe(folder / LIST), geometry, batch_size=BATCH)
         frames = np.concatenate([batch.images for batch in loader])
         standin = write_standin(folder, Recipe())
         bundles = {"same": convert(standin.path, folder / "same"), "default": load_bundle(None)}
@@ -100,7 +98,7 @@ def main() -> None:
             )
             for name, encoder in encoders.items()
         }
-        timed = Contest("encode")
+        timed = Contest()
         timed.run({**ways, "original": original}, arguments.rounds)
     error = np.abs(made["same"] - made["original"]).max() / np.abs(made["original"]).max()
     labels = {

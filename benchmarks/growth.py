@@ -11,18 +11,15 @@ and on four times as many.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 
-from benchmarks.measure import Contest, ratio_text, report
+from benchmarks.measure import Contest, Cost, cost, ratio_text, report
 from milan_onnx.bundle import load_bundle
 from milan_onnx.runtime import Describer, choose_threads
 from milan_onnx.runtime.device import Device
@@ -63,19 +60,11 @@ def photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def describe(folder: Path, name: str, images: Path) -> dict[str, float]:
-    """Wall and CPU seconds and peak MiB of one run."""
+def describe(folder: Path, name: str, images: Path) -> Cost:
+    """One run."""
     program = Path(sys.executable).parent / "milan-onnx"
     line = [program, "describe", folder / f"{name}.onnx", "-l", "r2", "-i", images, "-q"]
-    line += ["-o", folder / f"run-{name}-{images.name}", "--no-report"]
-    start = time.monotonic()
-    process = subprocess.Popen(list(map(str, line)), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
-        sys.exit(f"describe ended with {process.returncode}")
-    wall, cpu = time.monotonic() - start, usage.ru_utime + usage.ru_stime
-    return {"wall": wall, "cpu": cpu, "peak": usage.ru_maxrss / 1024}
+    return cost([*line, "-o", folder / f"run-{name}-{images.name}", "--no-report"])
 
 
 def search_time(rounds: int = 3) -> Contest:
@@ -84,7 +73,7 @@ def search_time(rounds: int = 3) -> Contest:
     describer = Describer(bundle, Device("cpu"), choose_threads().value)
     shape = (SEARCHED * TIMES, 15, bundle.manifest.encoder.features)
     features = np.random.default_rng(0).gamma(0.6, 1.0, shape).astype(np.float32)
-    timed = Contest("search")
+    timed = Contest()
     ways = {
         "some": lambda: list(describer.describe(features[:SEARCHED])),
         "more": lambda: list(describer.describe(features)),
@@ -111,22 +100,26 @@ def main() -> None:
             for count, images in sets.items()
         }
     rows = [
-        [f"{UNITS if n == 'wide' else FEW} units, {c} photos", *(f"{v:.0f}" for v in r.values())]
-        for (n, c), r in runs.items()
+        [
+            f"{UNITS if name == 'wide' else FEW} units, {count} photos",
+            *(f"{v:.0f}" for v in (run.wall, run.cpu, run.peak)),
+        ]
+        for (name, count), run in runs.items()
     ]
     searched = search_time()
     small, large, narrow = runs["wide", some], runs["wide", more], runs["narrow", more]
-    a_unit = (large["peak"] - narrow["peak"]) / (UNITS - FEW)
+    a_unit = (large.peak - narrow.peak) / (UNITS - FEW)
     figures = {
-        f"{arguments.times} times the photos, times the wall time": large["wall"] / small["wall"],
-        f"{arguments.times} times the photos, times the CPU time": large["cpu"] / small["cpu"],
-        f"{arguments.times} times the photos, times the peak memory": large["peak"] / small["peak"],
+        f"{arguments.times} times the photos, times the wall time": large.wall / small.wall,
+        f"{arguments.times} times the photos, times the CPU time": large.cpu / small.cpu,
+        f"{arguments.times} times the photos, times the peak memory": large.peak / small.peak,
         "MiB a unit": a_unit,
     }
     rows += [[name, f"{value:.3f}", "", ""] for name, value in figures.items()]
     ratio = ratio_text(searched.ratio("more", "some"))
     rows.append([f"{TIMES} times the units, times the search time", ratio, "", ""])
-    value = {"runs": [{"case": r[0]} for r in rows], "figures": figures, "search": searched.rounds}
+    taken = [{"model": name, "photos": count, **vars(run)} for (name, count), run in runs.items()]
+    value = {"runs": taken, "figures": figures, "search": searched.rounds}
     report(["", "wall s", "CPU s", "peak MiB"], rows, value, arguments.json)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+LIST = "photos.txt"
+EXTENSIONS = {".jpg", ".jpeg", ".png"}
 PACKAGES = ("milan-onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow", "torch")
 
 
 @dataclass
 class Contest:
     """Wall seconds of several ways to do one thing, in turns, so that all have the same noise."""
-
-    name: str
-    """What is done."""
 
     rounds: list[dict[str, float]] = field(default_factory=list)
     """Seconds of each way, a round each."""
@@ -47,6 +47,41 @@ class Contest:
         """Median, least and largest ratio of two ways within a round."""
         ratios = [r[name] / r[base] for r in self.rounds]
         return statistics.median(ratios), min(ratios), max(ratios)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took, by the operating system's accounts."""
+
+    wall: float
+    """Seconds."""
+
+    cpu: float
+    """Seconds of all processors, the processes that it waited for included."""
+
+    peak: float
+    """Resident MiB at most."""
+
+
+def cost(line: Sequence[str | Path]) -> Cost:
+    """Run a command to its end, its output dropped; one that fails ends the benchmark."""
+    start = time.monotonic()
+    process = subprocess.Popen(list(map(str, line)), stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if status:
+        sys.exit(f"{' '.join(map(str, line))} ended with {process.returncode}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(time.monotonic() - start, cpu, usage.ru_maxrss / 1024)
+
+
+def listed(photos: Path, limit: int, folder: Path) -> list[Path]:
+    """So many photos of a folder, evenly spaced; also written to `LIST` in the second folder."""
+    found = sorted(p.resolve() for p in photos.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    count = min(limit, len(found))
+    paths = [found[i * len(found) // count] for i in range(count)]
+    (folder / LIST).write_text("".join(f"{path}\n" for path in paths))
+    return paths
 
 
 def ratio_text(ratio: tuple[float, float, float]) -> str:

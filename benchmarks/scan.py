@@ -20,17 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.describe import LAYERS, export, photos, subject
-from benchmarks.measure import Contest, ratio_text, report
+from benchmarks.describe import LAYERS, export, subject
+from benchmarks.measure import LIST, Contest, listed, ratio_text, report
 from milan_onnx.errors import SubjectError
 from milan_onnx.exemplars import (
     Activations,
     HeldOutOptions,
-    HostActivations,
     Scan,
     ScanOptions,
 )
-from milan_onnx.exemplars.on_device import DeviceActivations, Reductions
+from milan_onnx.exemplars.on_device import Reductions, look
 from milan_onnx.probe import Batch, Loader, open_probe
 from milan_onnx.runtime import Session, choose_device, choose_threads, in_order
 from milan_onnx.runtime.device import Device
@@ -80,16 +79,11 @@ class Work:
         scan = Scan(self.layers, count, options, lambda i: f"{i * 2654435761 % 2**32:064x}")
         reductions = None if self.in_memory else Reductions.on(self.device)
 
-        def look(batch: Batch) -> Sequence[Activations]:
-            frames, bars = {self.name: batch.images}, scan.bars()
-            if reductions is None:
-                found = zip(self.session.run(frames), bars, strict=True)
-                return [HostActivations(*pair) for pair in found]
-            held, size = self.session.run_held(frames), len(batch.ids)
-            pairs = zip(held, bars, strict=True)
-            return [DeviceActivations(out, size, reductions, bar) for out, bar in pairs]
+        def looked(batch: Batch) -> list[Activations]:
+            frames = {self.name: batch.images}
+            return look(self.session, frames, len(batch.ids), scan.bars(), reductions)
 
-        for batch, activations in in_order(look, self.batches, self.threads):
+        for batch, activations in in_order(looked, self.batches, self.threads):
             scan.add(batch.ids, activations)
 
 
@@ -99,10 +93,8 @@ def open_work(path: Path, names: Sequence[str], folder: Path, limit: int, device
     preprocessing = choose_preprocessing(model).value
     tapped = tap(model, layers, preprocessing)
     session = Session(tapped.model_bytes, device, what=path.name, error=SubjectError)
-    listing = folder / "photos.txt"
-    loader = Loader(
-        open_probe(listing, limit=limit), preprocessing.geometry, batch_size=BATCH[device.name]
-    )
+    probe = open_probe(folder / LIST, limit=limit)
+    loader = Loader(probe, preprocessing.geometry, batch_size=BATCH[device.name])
     threads = choose_threads().value if device.name == "cpu" else 1
     names = [layer.tensor for layer in layers]
     return Work(session, tapped.input_name, names, list(loader), threads, device)
@@ -145,8 +137,7 @@ def main() -> None:
     values: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = photos(arguments.photos, arguments.limit)
-        (folder / "photos.txt").write_text("".join(f"{path}\n" for path in paths))
+        paths = listed(arguments.photos, arguments.limit, folder)
         cases = {
             label: (folder / "lite0.onnx", tensor)
             for label, tensor in lite0(folder / "lite0.onnx").items()
@@ -169,7 +160,7 @@ def main() -> None:
 def add(
     rows: list[list[str]], values: list[dict[str, object]], label: str, work: Work, rounds: int
 ) -> None:
-    timed = Contest(label)
+    timed = Contest()
     timed.run({"bare": work.bare, "scan": work.scan}, rounds)
     count = sum(len(batch.ids) for batch in work.batches)
     speeds = [f"{count / timed.seconds(way):.0f}" for way in ("bare", "scan")]
@@ -188,7 +179,7 @@ def several(
     path, limit = folder / "resnet18.onnx", arguments.limit
     five = open_work(path, LAYERS, folder, limit, device)
     deepest = open_work(path, LAYERS[-1:], folder, limit, device)
-    timed = Contest("five layers")
+    timed = Contest()
     ways: dict[str, Callable[[], object]] = {"one": deepest.scan, "five": five.scan}
     timed.run(ways, arguments.rounds)
     count = sum(len(batch.ids) for batch in five.batches)

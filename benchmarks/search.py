@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Contest, ratio_text, report
-from benchmarks.original.decoding import rerank
+from benchmarks.original.decoding import ended, rerank
 from benchmarks.original.networks import FEATURES, Decoder, load_decoder
 from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.export.original.checkpoint import read_checkpoint
@@ -84,11 +84,6 @@ class Case:
             **settings,
         )
         return [ended(row, stop) for row in found.tokens.tolist()]
-
-
-def ended(tokens: list[int], stop: int) -> tuple[int, ...]:
-    """A caption up to its first stop token."""
-    return tuple(tokens[: tokens.index(stop) + 1] if stop in tokens else tokens)
 
 
 def random_checkpoint(folder: Path) -> Path:
@@ -215,7 +210,7 @@ def contest(case: Case, rounds: int) -> tuple[list[str], dict[str, object]]:
     if case.decoder is not None:
         ways["original"] = lambda: captions.update(original=case.original())
         ways["kinder"] = lambda: captions.update(kinder=case.original(carry_features=False))
-    timed = Contest(case.name)
+    timed = Contest()
     timed.run(ways, rounds)
     units = len(case.features)
     speeds = {way: units / timed.seconds(way) for way in ways}

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    timed = Contest("start-up")
+    timed = Contest()
     ways = {
         name: lambda line=line: subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         for name, line in WAYS.items()

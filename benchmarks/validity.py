@@ -1,6 +1,6 @@
 """What validity adds to `describe`: CPU seconds with and without it, in turns.
 
-    python benchmarks/validity.py MODEL PHOTOS LIMIT LAYER [LAYER ...] [--rounds N]
+    python -m benchmarks.validity MODEL PHOTOS LIMIT LAYER [LAYER ...] [--rounds N]
 
 The ratio of each round is taken from its own two runs; CPU seconds (from the operating system's
 accounts), because other work on the machine stretches wall time.
@@ -9,28 +9,20 @@ accounts), because other work on the machine stretches wall time.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from benchmarks.measure import Cost, cost
 
-def cost(arguments: argparse.Namespace, *options: str) -> tuple[float, float, int]:
-    """CPU seconds, wall seconds and peak MiB of one run."""
+
+def describe(arguments: argparse.Namespace, *options: str) -> Cost:
+    """One run."""
     program = Path(sys.executable).parent / "milan-onnx"
     with tempfile.TemporaryDirectory() as folder:
         line = [program, "describe", arguments.model, "-i", arguments.photos, "-q", *options]
         line += ["--limit", arguments.limit, "--no-report", "-o", f"{folder}/run"]
-        line += [word for layer in arguments.layers for word in ("-l", layer)]
-        start = time.monotonic()
-        process = subprocess.Popen(list(map(str, line)), stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"describe ended with {os.waitstatus_to_exitcode(status)}")
-    wall = time.monotonic() - start
-    return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss >> 10
+        return cost([*line, *(word for layer in arguments.layers for word in ("-l", layer))])
 
 
 def main() -> None:
@@ -42,12 +34,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     for _ in range(arguments.rounds):
-        off, wall_off, peak_off = cost(arguments, "--no-validity")
-        on, wall_on, peak_on = cost(arguments, "--validity")
+        off, on = (describe(arguments, option) for option in ("--no-validity", "--validity"))
         print(
-            f"{arguments.limit} photos: CPU {off:.0f} s without, {on:.0f} s with: "
-            f"{100 * (on / off - 1):+.0f} %; wall {wall_off:.0f} s, {wall_on:.0f} s; "
-            f"peak {peak_off} MiB, {peak_on} MiB",
+            f"{arguments.limit} photos: CPU {off.cpu:.0f} s without, {on.cpu:.0f} s with: "
+            f"{100 * (on.cpu / off.cpu - 1):+.0f} %; wall {off.wall:.0f} s, {on.wall:.0f} s; "
+            f"peak {off.peak:.0f} MiB, {on.peak:.0f} MiB",
             flush=True,
         )
 

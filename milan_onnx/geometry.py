@@ -111,3 +111,25 @@ def _resized_part(
     box = (x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y)
     part = image.resize((x1 - x0, y1 - y0), method, box=box)
     return part, offset[0] - y0, offset[1] - x0
+
+
+def interpolate(
+    values: NDArray[np.float32], size: int, axis: int, *, padded: bool = False
+) -> NDArray[np.float32]:
+    """Bilinear resize along one axis to ``size``: half-pixel centres, clamped, without antialias.
+
+    ``padded``: the first and last values lie outside the map, and are what is beyond its border.
+    """
+    source = values.shape[axis] - 2 * padded
+    if source == size and not padded:
+        return values
+    # low + share * (high - low) gives exactly the value where neighbours are equal (plateaus).
+    place = (np.arange(size) + 0.5) * (source / size) - 0.5 + padded
+    low = np.floor(place)
+    share = (place - low).astype(np.float32)
+    last = values.shape[axis] - 1
+    below = np.take(values, np.clip(low, 0, last).astype(np.int64), axis=axis)
+    above = np.take(values, np.clip(low + 1, 0, last).astype(np.int64), axis=axis)
+    shape = [1] * values.ndim
+    shape[axis] = size
+    return np.asarray(below + share.reshape(shape) * (above - below), dtype=np.float32)

@@ -122,3 +122,8 @@ def log_prior(decoder: Decoder, tokens: Tensor, stop: int) -> Tensor:
     for row, place in (inputs == stop).nonzero():
         mask[row, place + 1 :] = 0
     return (terms * mask).sum(1)
+
+
+def ended(tokens: list[int], stop: int) -> tuple[int, ...]:
+    """A caption up to its first stop token."""
+    return tuple(tokens[: tokens.index(stop) + 1] if stop in tokens else tokens)

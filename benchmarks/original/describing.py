@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from benchmarks.original.decoding import rerank
+from benchmarks.original.decoding import ended, rerank
 from benchmarks.original.exemplars import Exemplars, Photos, find_exemplars
 from benchmarks.original.networks import Decoder, features_of
 
@@ -72,6 +72,4 @@ def _caption(
     start = made.spend("encode", start)
     best = rerank(decoder, features.view(units, k, -1), stop, beam=50, length=15, weight=0.2)
     made.spend("search", start)
-    return [
-        tuple(row[: row.index(stop) + 1] if stop in row else row) for row in best.tokens.tolist()
-    ]
+    return [ended(row, stop) for row in best.tokens.tolist()]

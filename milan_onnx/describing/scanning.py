@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +14,12 @@ from milan_onnx.exemplars import (
     Activations,
     HeldOut,
     HeldOutOptions,
-    HostActivations,
     LayerExemplars,
     LayerScan,
     Scan,
     ScanOptions,
 )
-from milan_onnx.exemplars.on_device import DeviceActivations, Reductions
+from milan_onnx.exemplars.on_device import Reductions, look
 from milan_onnx.probe import Batch, Loader, describe_skips
 from milan_onnx.runtime import Session, in_order
 from milan_onnx.subject import TappedModel, tap
@@ -90,17 +88,12 @@ def _pass(
     scan = Scan(names, len(job.inputs), settings, lambda i: loader.digests[i])
     reductions = Reductions.on(job.device.value) if job.reduce.value == "device" else None
 
-    def look(batch: Batch) -> Sequence[Activations]:
-        frames, bars = model.filled(batch.images, least), scan.bars()
-        count = len(batch.images)
-        if reductions is None:
-            outputs = zip(model.run(frames), bars, strict=True)
-            return [HostActivations(out[:count], bar) for out, bar in outputs]
-        held = zip(model.session.run_held({model.tapped.input_name: frames}), bars, strict=True)
-        return [DeviceActivations(out, count, reductions, bar) for out, bar in held]
+    def looked(batch: Batch) -> list[Activations]:
+        frames = {model.tapped.input_name: model.filled(batch.images, least)}
+        return look(model.session, frames, len(batch.images), scan.bars(), reductions)
 
     with job.say.stage("scan", len(job.inputs), "images") as meter:
-        for batch, activations in in_order(look, loader, job.in_flight):
+        for batch, activations in in_order(looked, loader, job.in_flight):
             scan.add(batch.ids, activations)
             meter(len(batch.ids))
     return scan.layers

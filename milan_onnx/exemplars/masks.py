@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.geometry import interpolate
+
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -26,7 +28,7 @@ def upsample(maps: Floats, height: int, width: int, *, fade: bool = False) -> Fl
 
     Clamped at the border; with ``fade`` zeros lie beyond it, as in the paper's code.
     """
-    return _interpolate(_rows(maps, height, fade), width, 2, fade)
+    return interpolate(_rows(maps, height, fade), width, 2, padded=fade)
 
 
 def exemplar_masks(
@@ -47,7 +49,7 @@ def exemplar_masks(
     high = rows.max(axis=2) > thresholds[:, None]
     level = thresholds.repeat(high.sum(axis=1))[:, None]
     masks = np.zeros((len(maps), height, width), np.bool_)
-    masks[high] = _interpolate(rows[high], width, 1, fade) > level
+    masks[high] = interpolate(rows[high], width, 1, padded=fade) > level
     if fade:
         return masks
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
@@ -61,7 +63,7 @@ def _rows(maps: Floats, height: int, fade: bool) -> Floats:
     """Maps (n, h, w) at their full height; with ``fade`` and a column of zeros on either side."""
     if fade:
         maps = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
-    return _interpolate(maps, height, 1, fade)
+    return interpolate(maps, height, 1, padded=fade)
 
 
 def _bounded(values: Floats) -> Floats:
@@ -75,20 +77,3 @@ def _whole_cells(maps: Floats, level: Floats, height: int, width: int) -> Mask:
     rows = np.arange(height) * maps.shape[1] // height
     columns = np.arange(width) * maps.shape[2] // width
     return np.asarray(cells[:, rows][:, :, columns], dtype=np.bool_)
-
-
-def _interpolate(values: Floats, size: int, axis: int, padded: bool) -> Floats:
-    """Along one axis; ``padded``: its first and last values lie outside the map."""
-    source = values.shape[axis] - 2 * padded
-    if source == size and not padded:
-        return values
-    # low + share * (high - low) gives exactly the value where neighbours are equal (plateaus).
-    place = (np.arange(size) + 0.5) * (source / size) - 0.5 + padded
-    low = np.floor(place)
-    share = (place - low).astype(np.float32)
-    last = values.shape[axis] - 1
-    below = np.take(values, np.clip(low, 0, last).astype(np.int64), axis=axis)
-    above = np.take(values, np.clip(low + 1, 0, last).astype(np.int64), axis=axis)
-    shape = [1] * values.ndim
-    shape[axis] = size
-    return np.asarray(below + share.reshape(shape) * (above - below), dtype=np.float32)

@@ -8,7 +8,7 @@ quantile's bars, and the maps of winners. They run on any provider; tests hold t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import MilanError
-from milan_onnx.exemplars.activations import Floats, Ids, Passed
+from milan_onnx.exemplars.activations import (
+    Activations,
+    Floats,
+    HostActivations,
+    Ids,
+    Passed,
+)
 from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.session import Array, Held, Session
 
@@ -25,6 +31,24 @@ if TYPE_CHECKING:
 
 OPSET, IR_VERSION = 18, 9
 VALUES = ("N", "U", "h", "w")
+
+
+def look(
+    session: Session,
+    inputs: Mapping[str, Array],
+    images: int,
+    bars: Sequence[Floats | None],
+    reductions: Reductions | None,
+) -> list[Activations]:
+    """Run a tapped model and look at each layer's activations of the first ``images`` of a batch.
+
+    ``bars``: see `Scan.bars`; ``reductions``: look where the model ran, None: in memory.
+    """
+    if reductions is None:
+        outputs = zip(session.run(inputs), bars, strict=True)
+        return [HostActivations(out[:images], bar) for out, bar in outputs]
+    held = zip(session.run_held(inputs), bars, strict=True)
+    return [DeviceActivations(out, images, reductions, bar) for out, bar in held]
 
 
 @dataclass(frozen=True)
@@ -49,7 +73,7 @@ class Reductions:
     @staticmethod
     def on(device: Device) -> Reductions:
         """Load them."""
-        return Reductions(*(_session(name, device) for name in ("look", *GRAPHS)))
+        return Reductions(**{name: _session(name, device) for name in GRAPHS})
 
 
 class DeviceActivations:
@@ -105,8 +129,21 @@ def _pairs(images: Ids, units: Ids) -> NDArray[np.int64]:
 
 
 Step = tuple[str, Sequence[str], Sequence[str], dict[str, Any]]
+MAXIMA: Step = ("ReduceMax", ["values", "grid"], ["maxima"], {"keepdims": 0})
 GRAPHS: dict[str, tuple[list[str], list[Step]]] = {
-    "maxima": (["maxima"], [("ReduceMax", ["values", "grid"], ["maxima"], {"keepdims": 0})]),
+    "look": (
+        ["maxima", "counts", "passed"],
+        [
+            MAXIMA,
+            ("Unsqueeze", ["bars", "last"], ["level"], {}),
+            ("Greater", ["values", "level"], ["above"], {}),
+            ("Cast", ["above"], ["ones"], {"to": 6}),  # int32
+            ("ReduceSum", ["ones", "grid"], ["counts"], {"keepdims": 0}),
+            ("Reshape", ["above", "flat"], ["above_flat"], {}),
+            ("Compress", ["values", "above_flat"], ["passed"], {}),
+        ],
+    ),
+    "maxima": (["maxima"], [MAXIMA]),
     "lowest": (["lowest"], [("ReduceMin", ["values", "rest"], ["lowest"], {"keepdims": 0})]),
     "sums": (
         ["sums"],
@@ -117,34 +154,22 @@ GRAPHS: dict[str, tuple[list[str], list[Step]]] = {
     ),
     "maps": (["maps"], [("GatherND", ["values", "pairs"], ["maps"], {})]),
 }
-LOOK: tuple[list[str], list[Step]] = (
-    ["maxima", "counts", "passed"],
-    [
-        *GRAPHS["maxima"][1],
-        ("Unsqueeze", ["bars", "last"], ["level"], {}),
-        ("Greater", ["values", "level"], ["above"], {}),
-        ("Cast", ["above"], ["ones"], {"to": 6}),  # int32
-        ("ReduceSum", ["ones", "grid"], ["counts"], {"keepdims": 0}),
-        ("Compress", ["values", "above_flat"], ["passed"], {}),
-    ],
-)
-AXES = {"grid": [2, 3], "rest": [0, 2, 3], "last": [1, 2]}
+CONSTANTS = {"grid": [2, 3], "rest": [0, 2, 3], "last": [1, 2], "flat": [-1]}
 
 
 def _session(name: str, device: Device) -> Session:
     from onnx import TensorProto, helper, numpy_helper
 
-    outputs, steps = LOOK if name == "look" else GRAPHS[name]
-    nodes: list[NodeProto] = []
-    for kind, inputs, made, attributes in steps:
-        if "above_flat" in inputs:
-            nodes.append(helper.make_node("Reshape", ["above", "flat"], ["above_flat"]))
-        nodes.append(helper.make_node(kind, list(inputs), list(made), **attributes))
+    outputs, steps = GRAPHS[name]
+    nodes: list[NodeProto] = [
+        helper.make_node(kind, list(inputs), list(made), **attributes)
+        for kind, inputs, made, attributes in steps
+    ]
     read = {name for node in nodes for name in node.input}
     weights = [
-        numpy_helper.from_array(np.array(axes, np.int64), axis)
-        for axis, axes in {**AXES, "flat": [-1]}.items()
-        if axis in read
+        numpy_helper.from_array(np.array(value, np.int64), constant)
+        for constant, value in CONSTANTS.items()
+        if constant in read
     ]
     kinds: dict[str, tuple[int, Sequence[str | int]]] = {
         "values": (TensorProto.FLOAT, VALUES),

@@ -31,13 +31,12 @@ class TopK:
         self._sums = np.full((units, k), -np.inf, np.float32)
         self._ids = np.full((units, k), NO_IMAGE, np.int64)
         self._maps = np.zeros((units, k, positions), np.float32)
-        self._least = np.full(units, -np.inf, np.float32)
 
     def add(self, ids: Ids, activations: Activations, rows: Ids | None = None) -> None:
         """Rank more images: ids (B,) and their activations; ``rows``: which of them, None: all."""
         rows = np.arange(len(ids)) if rows is None else rows
         scores = activations.maxima[rows]
-        candidates = scores >= self._least
+        candidates = scores >= self._scores.min(axis=1)
         units = np.flatnonzero(candidates.any(axis=0))
         if not units.size:
             return
@@ -86,7 +85,6 @@ class TopK:
         places = zip(units[row].tolist(), slot.tolist(), strict=True)
         for place, found in zip(places, maps(units[row], newcomer), strict=True):
             self._maps[place] = found
-        self._least[units] = self._scores[units].min(axis=1)
 
     def ranked(self) -> tuple[Ids, Floats, Floats]:
         """Image ids (U,k), scores (U,k) and maps (U,k,P), best first."""

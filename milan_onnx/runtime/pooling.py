@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.errors import MilanError
+from milan_onnx.geometry import interpolate
 from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.session import Session
 
@@ -57,7 +58,9 @@ def resize_masks(
         elif resize == "bilinear" and _halves(size, masks.shape[1:]):
             weights[size] = _middles(masks.view(np.uint8), size)
         elif resize == "bilinear":
-            weights[size] = _between(_between(masks.view(np.uint8), size[0], 1), size[1], 2)
+            # Two of the mask's pixels along each axis, without antialias: the paper's code.
+            high = interpolate(masks.astype(np.float32), size[0], 1)
+            weights[size] = interpolate(high, size[1], 2)
         else:
             rows = resize_matrix(masks.shape[1], size[0])
             columns = resize_matrix(masks.shape[2], size[1])
@@ -76,18 +79,6 @@ def _middles(masks: NDArray[np.uint8], size: Size) -> Floats:
     rows = masks[:, down // 2 - 1 :: down] + masks[:, down // 2 :: down]
     four = rows[:, :, across // 2 - 1 :: across] + rows[:, :, across // 2 :: across]
     return four * np.float32(0.25)
-
-
-def _between(masks: NDArray[np.generic], size: int, axis: int) -> Floats:
-    """Bilinear resize along one axis, half-pixel centres, clamped: two of the source's pixels each,
-    without antialias (as the paper's code)."""
-    place = np.maximum((np.arange(size) + 0.5) * (masks.shape[axis] / size) - 0.5, 0.0)
-    low = np.minimum(place.astype(np.int64), masks.shape[axis] - 1)
-    high = np.minimum(low + 1, masks.shape[axis] - 1)
-    share = (place - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
-    first = masks.take(low, axis).astype(np.float32)
-    second = masks.take(high, axis).astype(np.float32)
-    return np.asarray(first + share * (second - first), dtype=np.float32)
 
 
 def normalise(weights: Floats) -> Floats:

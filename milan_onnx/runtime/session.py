@@ -73,10 +73,11 @@ class Session:
     @property
     def on_cpu(self) -> str:
         """Which nodes run on the CPU though a GPU was asked for, such as '3 of 120 nodes: Shape,
-        Gather'; '' for none."""
-        if self._device.name == "cpu":
+        Gather'; '' for none, and where ONNX Runtime is too old to tell."""
+        assigned = getattr(self._session, "get_provider_graph_assignment_info", None)
+        if self._device.name == "cpu" or assigned is None:
             return ""
-        parts = self._session.get_provider_graph_assignment_info()
+        parts = assigned()
         kinds = [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
         here = [kind for provider, kind in kinds if provider != self._device.provider]
         if not here:
