@@ -15,6 +15,7 @@ from milan_onnx.errors import BundleError
 from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.pooling import pool
+from milan_onnx.runtime.prior import log_prior
 from milan_onnx.runtime.scoring import phrase_tokens, score_phrases
 from milan_onnx.runtime.session import Session, in_order
 from milan_onnx.runtime.stepping import Captioner, LanguageModel
@@ -174,6 +175,10 @@ class Describer:
         """
         start = self.bundle.manifest.vocabulary.start
         return score_phrases(self._captioner, features, unit, phrases, start)
+
+    def prior(self, phrases: NDArray[np.int64]) -> NDArray[np.float64]:
+        """log p(phrase) of the language model, in nats: float64 (Q,); ``phrases`` as of `score`."""
+        return log_prior(self._language_model, phrases, self.bundle.manifest.vocabulary)
 
     def text(self, tokens: NDArray[np.int64]) -> str:
         """The words of token ids (length,), -1 after the end."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from milan_onnx.applications.evaluate import baselines
 from milan_onnx.applications.evaluate.answers import TOP, Answer, Descriptions
-from milan_onnx.applications.evaluate.captions import Floats, Use, encode, search
+from milan_onnx.applications.evaluate.captions import search
 from milan_onnx.applications.evaluate.hypernyms import hypernyms_of
 from milan_onnx.applications.evaluate.intervals import RESAMPLES
 from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
@@ -21,18 +17,23 @@ from milan_onnx.applications.evaluate.netdissect import LabelledPhotos, dissect
 from milan_onnx.applications.evaluate.result import Evaluation, Row
 from milan_onnx.applications.evaluate.similarity import choose_similarity
 from milan_onnx.applications.evaluate.text_metrics import TextMetrics
-from milan_onnx.applications.evaluate.truth import Kind, Place, Truth, read_truth
-from milan_onnx.bundle import MANIFEST, Bundle, SearchDefaults, load_bundle
+from milan_onnx.applications.evaluate.truth import Kind, Truth, read_truth
+from milan_onnx.applications.reopened import (
+    check_manifest,
+    choose_places,
+    exemplar_features,
+    run_bundle,
+    run_places,
+    search_settings,
+)
 from milan_onnx.errors import BundleError, RunError, UsageError
-from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.files import sha256_file
 from milan_onnx.labels import UnitLabel
-from milan_onnx.probe import ProbeSet, frames
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.regions import NAMES, REGIONS, NameTable, read_regions
-from milan_onnx.reporting import masks_fade, run_geometry, run_probe
+from milan_onnx.reporting import run_geometry, run_probe
 from milan_onnx.run import Run, load_run
-from milan_onnx.runtime import Describer, Encoder, choose_device, choose_threads
+from milan_onnx.runtime import Describer, choose_device, choose_threads
 
 ABSTAINED = "abstained"
 
@@ -138,9 +139,9 @@ def _metrics(phrases: Sequence[Sequence[str]], options: RunOptions) -> TextMetri
 
 def _case(run: Run, path: Path, options: RunOptions, say: Reporter) -> _Case:
     """Read the truth and find the labels that it judges."""
-    _check_manifest(run)
-    places = _places(run)
-    chosen = _choose(places, options.layers)
+    check_manifest(run)
+    places = run_places(run)
+    chosen = choose_places(places, options.layers)
     truth = read_truth(
         path,
         places,
@@ -160,47 +161,6 @@ def _case(run: Run, path: Path, options: RunOptions, say: Reporter) -> _Case:
             f"{path} says nothing of the layers asked for", hint="give another --layer"
         )
     return _Case(run, truth, labels, sum(place.units for place in chosen), options, say)
-
-
-def _check_manifest(run: Run) -> None:
-    """Raise RunError where the manifest lacks what is read of it."""
-    manifest = run.manifest
-    try:
-        run_geometry(run)
-        Path(manifest["environment"]["bundle_path"])
-        _search_settings(run)
-        facts = [layer["tensor"] for layer in manifest["layers"]]
-        facts += [manifest["bundle"]["sha256"], manifest["probe"]["sha256"]]
-        dict(manifest["model"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"the manifest of the run {run.path or ''} is damaged "
-            f"({type(error).__name__}: {error})",
-            hint="describe again, or restore it from a backup",
-        ) from error
-
-
-def _places(run: Run) -> list[Place]:
-    """The layers of a run, and what they may be called."""
-    facts: dict[str, tuple[str, ...]] = {}
-    for layer in run.manifest.get("layers", ()):
-        names = (layer.get(key) for key in ("tensor", "node", "module"))
-        facts[layer["tensor"]] = tuple(dict.fromkeys(str(name) for name in names if name))
-    return [Place(x.layer, facts.get(x.layer, (x.layer,)), x.units) for x in run.layers]
-
-
-def _choose(places: Sequence[Place], layers: Sequence[str]) -> list[Place]:
-    if not layers:
-        return list(places)
-    chosen = []
-    for name in layers:
-        found = [place for place in places if name in place.names]
-        if len(found) != 1:
-            known = ", ".join(place.tensor for place in places)
-            what = "no layer" if not found else "several layers called"
-            raise UsageError(f"the run has {what} {name}", hint=f"its layers are {known}")
-        chosen += found
-    return list(dict.fromkeys(chosen))
 
 
 def _descriptions(case: _Case) -> tuple[dict[str, Descriptions], int, list[str]]:
@@ -230,7 +190,7 @@ def _describer(case: _Case) -> tuple[Describer, int]:
 
     Raises BundleError where it is gone or another one.
     """
-    bundle = _bundle(case)
+    bundle = run_bundle(case.run, case.options.bundle)
     device = choose_device(case.options.device)
     threads = choose_threads(case.options.threads)
     case.say.choice("device", device)
@@ -242,8 +202,10 @@ def _describer(case: _Case) -> tuple[Describer, int]:
 def _search(case: _Case, describer: Describer, workers: int) -> dict[str, Descriptions]:
     """Descriptions of other searches than the run's. Raises RunError where photos are gone."""
     probe = run_probe(case.run, case.options.images)
-    features = _features(case, probe, describer.encoder(), workers)
-    ways = baselines.searches(_search_settings(case.run))
+    labels = [case.labels[index] for index in _described(case)]
+    encoder = describer.encoder()
+    features = exemplar_features(case.run, labels, probe, encoder, workers, case.say)
+    ways = baselines.searches(search_settings(case.run))
     others = {name: way for name, way in ways.items() if name != "ours"}
     with case.say.stage("describe", len(others) * len(features), "searches") as meter:
         return {
@@ -263,65 +225,6 @@ def _back(case: _Case, texts: Sequence[list[str]]) -> list[list[str]]:
     for index, found in zip(_described(case), texts, strict=True):
         whole[index] = found
     return whole
-
-
-def _bundle(case: _Case) -> Bundle:
-    """The captioner that made the run. Raises BundleError where it is gone or another one."""
-    wanted = case.run.manifest["bundle"]["sha256"]
-    recorded = Path(case.run.manifest["environment"]["bundle_path"])
-    given = case.options.bundle
-    for place in [given] if given else [recorded, None]:
-        if place is not None and place is not given and not (place / MANIFEST).is_file():
-            continue
-        bundle = load_bundle(place)
-        if bundle.sha256 == wanted:
-            return bundle
-        if given:
-            raise BundleError(
-                f"{given} is not the captioner of this run ({wanted[:12]})",
-                hint="give the one it was made with",
-            )
-    raise BundleError(
-        f"the captioner of this run ({wanted[:12]}) is not at {recorded}",
-        hint="say where it is with --bundle",
-    )
-
-
-def _search_settings(run: Run) -> SearchDefaults:
-    value = dict(run.manifest["search"])
-    try:
-        return SearchDefaults(**(value | {"forbid": tuple(value["forbid"])}))
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"the manifest of the run has other search settings ({error})",
-            hint="use the milan-onnx that wrote it",
-        ) from error
-
-
-def _features(case: _Case, probe: ProbeSet, encoder: Encoder, workers: int) -> list[Floats]:
-    """Features float32 (K, F) of each described unit, from the run's photos."""
-    size, view = encoder.image_size, run_geometry(case.run)
-    fade = masks_fade(case.run)
-    layers = {layer.layer: layer for layer in case.run.layers}
-    units = [case.labels[index] for index in _described(case)]
-    uses: dict[int, list[Use]] = defaultdict(list)
-    for place, label in enumerate(units):
-        for rank, image in enumerate(layers[label.layer].ids[label.unit].tolist()):
-            uses[image].append((place, rank))
-
-    def masks(some: Sequence[Use]) -> NDArray[np.bool_]:
-        found = [_mask(layers[units[u].layer], units[u].unit, rank, size, fade) for u, rank in some]
-        return np.stack(found)
-
-    exemplars = [layers[label.layer].ids.shape[1] for label in units]
-    photos = frames(probe, sorted(uses), view.scaled(size, size), workers=workers)
-    return encode(photos, uses, masks, exemplars, encoder, workers, case.say)
-
-
-def _mask(layer: LayerExemplars, unit: int, rank: int, size: int, fade: bool) -> NDArray[np.bool_]:
-    level = layer.thresholds[unit : unit + 1]
-    masks = exemplar_masks(np.asarray(layer.maps[unit, rank])[None], level, size, size, fade=fade)
-    return np.asarray(masks[0], dtype=np.bool_)
 
 
 def _dissected(case: _Case, folder: Path) -> list[list[str]]:

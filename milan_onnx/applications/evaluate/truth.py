@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from milan_onnx.applications.evaluate.answers import Answer
+from milan_onnx.applications.reopened import Place
 from milan_onnx.choice import Choice
 from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.progress import Reporter
@@ -50,20 +51,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.what}" if self.line else self.what
-
-
-@dataclass(frozen=True)
-class Place:
-    """A layer of the run that truths may be about."""
-
-    tensor: str
-    """Its name in the run."""
-
-    names: tuple[str, ...]
-    """What a truth file may call it: tensor, node or module."""
-
-    units: int
-    """How many units it has."""
 
 
 @dataclass(frozen=True)

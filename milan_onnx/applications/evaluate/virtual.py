@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.applications.encoding import Floats, Use, encode
 from milan_onnx.applications.evaluate.answers import Answer
-from milan_onnx.applications.evaluate.captions import Floats, Use, encode
 from milan_onnx.errors import ProbeError
 from milan_onnx.probe import Unusable, decode
 from milan_onnx.progress import Reporter

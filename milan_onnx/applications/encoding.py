@@ -1,0 +1,64 @@
+"""Features of exemplars that are already known: frames through the encoder, pooled under masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.progress import Reporter
+from milan_onnx.runtime import Encoder, in_order
+
+Floats = NDArray[np.float32]
+Frame = NDArray[np.uint8]
+Use = tuple[int, int]
+"""(unit, rank) that a photo is an exemplar of."""
+Masks = Callable[[Sequence[Use]], NDArray[np.bool_]]
+"""Masks (n, S, S) of exemplars."""
+P = TypeVar("P", str, int)
+
+BATCH = 8
+MASKS = 64
+"""Masks made at once: 3 MB at 224x224."""
+
+
+def encode(
+    frames: Iterable[tuple[P, Frame]],
+    uses: Mapping[P, Sequence[Use]],
+    masks: Masks,
+    exemplars: Sequence[int],
+    encoder: Encoder,
+    workers: int,
+    say: Reporter,
+) -> list[Floats]:
+    """Features float32 (K, F) of each unit; every frame is encoded once.
+
+    ``frames``: those that ``uses`` names, with uint8 (S, S, 3). ``exemplars``: K of each unit.
+    """
+    features = [np.zeros((k, encoder.spec.features), np.float32) for k in exemplars]
+
+    def work(batch: Sequence[tuple[P, Frame]]) -> list[Floats]:
+        maps = encoder.maps(np.stack([frame for _, frame in batch]))
+        pooled = []
+        for image, (photo, _) in enumerate(batch):
+            own = uses[photo]
+            parts = [own[start : start + MASKS] for start in range(0, len(own), MASKS)]
+            pooled.append(np.concatenate([encoder.pool(maps, image, masks(p)) for p in parts]))
+        return pooled
+
+    with say.stage("encode", len(uses), "photos") as meter:
+        for batch, pooled in in_order(work, _batches(frames), workers):
+            for (photo, _), vectors in zip(batch, pooled, strict=True):
+                for (unit, rank), vector in zip(uses[photo], vectors, strict=True):
+                    features[unit][rank] = vector
+            meter(len(batch))
+    return features
+
+
+def _batches(items: Iterable[tuple[P, Frame]]) -> Iterator[list[tuple[P, Frame]]]:
+    source = iter(items)
+    while batch := list(islice(source, BATCH)):
+        yield batch

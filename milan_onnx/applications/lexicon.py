@@ -1,0 +1,101 @@
+"""Groups of words: which concepts a description names.
+
+A lexicon is TOML, a table a group:
+
+    [faces]
+    about = "Faces and their parts."
+    words = ["face", "eye", "human head"]
+
+A description names a group when the words of one of its terms stand in it side by side, plurals
+and spelling folded (`milan_onnx.wording.normalise`): "closed eyes" names ``eye``, "eyeglasses" does
+not.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+from milan_onnx.errors import BadInput
+from milan_onnx.wording import normalise
+
+KEYS = frozenset({"about", "words"})
+
+
+@dataclass(frozen=True)
+class Group:
+    """A concept, by the terms that name it."""
+
+    name: str
+    """What policies and tables call it."""
+
+    words: tuple[str, ...]
+    """Terms of one or several words."""
+
+    about: str = ""
+    """One sentence on what it holds."""
+
+    @cached_property
+    def terms(self) -> dict[tuple[str, ...], str]:
+        """The terms as they are compared, and as they were written."""
+        return {normalise(word): word for word in self.words}
+
+    def named(self, description: str) -> tuple[str, ...]:
+        """The terms that a description holds, in its order; none where it is of other things."""
+        said, longest = normalise(description), max(map(len, self.terms), default=0)
+        spans = (
+            said[start : start + length]
+            for start in range(len(said))
+            for length in range(1, longest + 1)
+        )
+        return tuple(dict.fromkeys(self.terms[s] for s in spans if s in self.terms))
+
+
+Lexicon = Mapping[str, Group]
+
+
+def read_lexicon(path: Path) -> dict[str, Group]:
+    """A lexicon from a file. Raises BadInput naming what is wrong in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadInput(f"cannot read the lexicon {path}: {reason}", hint="check it") from error
+    return parse_lexicon(text, str(path))
+
+
+def shipped_lexicon(name: str) -> dict[str, Group]:
+    """A lexicon that comes with the package: ``audit`` or ``kinds``."""
+    place = resources.files("milan_onnx.applications").joinpath("lexicons", f"{name}.toml")
+    return parse_lexicon(place.read_text(encoding="utf-8"), place.name)
+
+
+def parse_lexicon(text: str, source: str) -> dict[str, Group]:
+    """A lexicon from TOML. Raises BadInput naming what is wrong in it."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"the lexicon {source} is not TOML: {error}", hint="mend it") from error
+    return {name: group(name, value, source) for name, value in tables.items()}
+
+
+def group(name: str, value: object, source: str) -> Group:
+    """One group of a lexicon. Raises BadInput naming what is wrong in it."""
+    where = f"the group {name} of {source}"
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} is no table", hint='write [name] and words = ["a word"]')
+    unknown = sorted(set(value) - KEYS)
+    if unknown:
+        raise BadInput(f"{where} has the unknown key {unknown[0]}", hint="keys are about, words")
+    return Group(name, _words(value.get("words"), where), str(value.get("about", "")))
+
+
+def _words(value: object, where: str) -> tuple[str, ...]:
+    words: Sequence[object] = value if isinstance(value, list) else ()
+    if not words or not all(isinstance(word, str) and normalise(word) for word in words):
+        raise BadInput(f"{where} has no list of words", hint='write words = ["face", "eye"]')
+    return tuple(map(str, words))
