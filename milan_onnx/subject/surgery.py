@@ -1,8 +1,8 @@
-"""The tapped graph: what the asked layers need, and nothing else.
+"""The truncated graph: what the asked layers or tensors need, and nothing else.
 
 The subject's nodes are taken over as they are: nothing is simplified or fused, so the values are
-those of the subject. Added are the normalisation in front and, behind each layer, the steps that
-bring it to (N, C, h, w).
+those of the subject. Added are the normalisation in front and, where layers are tapped, the steps
+behind each that bring it to (N, C, h, w).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.errors import LayerUnsuitable, UsageError
+from milan_onnx.errors import LayerUnsuitable, SubjectError, UsageError
 from milan_onnx.subject.graph import Graph, all_names, names_read, upstream
 from milan_onnx.subject.grid import Grid, token_grid
 from milan_onnx.subject.layers import UNIT_AXIS, Layer, analyse, infer_subject
@@ -54,8 +54,8 @@ class TapOutput:
 
 
 @dataclass(frozen=True)
-class TappedModel:
-    """A truncated subject that takes frames and gives the asked layers."""
+class TruncatedModel:
+    """A truncated subject that takes frames and gives some of its tensors as they are."""
 
     model_bytes: bytes
     """The ONNX model, the same bytes for the same request."""
@@ -66,18 +66,23 @@ class TappedModel:
     input_name: str
     """The name of its input: uint8 (N, H, W, 3)."""
 
-    outputs: tuple[TapOutput, ...]
-    """One for each layer, in the asked order."""
-
     frame: tuple[int, int]
     """(H, W) in pixels."""
 
     batch: int | None
     """The batch it takes, or None for any."""
 
-    freed: bool = False
+    freed: bool
     """Whether the subject had a fixed batch that was made free. It may not hold inside: compare
     a run of two frames with two runs of one, and ask for ``batch`` when they differ."""
+
+
+@dataclass(frozen=True)
+class TappedModel(TruncatedModel):
+    """A truncated subject that takes frames and gives the asked layers."""
+
+    outputs: tuple[TapOutput, ...]
+    """One for each layer, in the asked order."""
 
 
 def tap(
@@ -90,18 +95,31 @@ def tap(
     """Cut the subject down to some layers.
 
     ``batch`` fixes the batch; without it the batch is free, which for a subject with a fixed one
-    is an attempt (see `TappedModel.freed`). Raises UsageError for no layers, a frame of another
+    is an attempt (see `TruncatedModel.freed`). Raises UsageError for no layers, a frame of another
     size than the subject's, or a batch that the subject does not take.
     """
-    _check(subject, layers, preprocessing, batch)
-    return _Surgeon(subject, preprocessing, batch).operate(layers)
-
-
-def _check(
-    subject: Subject, layers: Sequence[Layer], preprocessing: Preprocessing, batch: int | None
-) -> None:
     if not layers:
         raise UsageError("no layer is asked for", hint="name one with --layer")
+    _check(subject, preprocessing, batch)
+    return _Surgeon(subject, preprocessing, batch).tapped(layers)
+
+
+def truncate(
+    subject: Subject,
+    tensors: Sequence[str],
+    preprocessing: Preprocessing,
+    *,
+    batch: int | None = None,
+) -> TruncatedModel:
+    """Cut the subject down to some tensors, its outputs in that order; otherwise as `tap`.
+
+    Raises SubjectError where the type of a tensor is not known.
+    """
+    _check(subject, preprocessing, batch)
+    return _Surgeon(subject, preprocessing, batch).truncated(tensors)
+
+
+def _check(subject: Subject, preprocessing: Preprocessing, batch: int | None) -> None:
     image, (height, width) = subject.input, preprocessing.geometry.size
     if (image.height or height, image.width or width) != (height, width):
         raise UsageError(
@@ -129,24 +147,39 @@ class _Surgeon:
         self.patches = Builder(self.taken, "batch")
         self.back = Builder(self.taken, "tap")
 
-    def operate(self, layers: Sequence[Layer]) -> TappedModel:
-        """Assemble the graph."""
+    def tapped(self, layers: Sequence[Layer]) -> TappedModel:
+        """Assemble the graph of some layers."""
+        name = self._front_and_inner([layer.tensor for layer in layers])
+        outputs = tuple(self._tap(number, layer) for number, layer in enumerate(layers))
+        infos = [_output_info(output, self.batch) for output in outputs]
+        return TappedModel(**self._made(name, infos), outputs=outputs)
+
+    def truncated(self, tensors: Sequence[str]) -> TruncatedModel:
+        """Assemble the graph of some tensors."""
+        name = self._front_and_inner(tensors)
+        infos = [tensor_info(self.subject, tensor) for tensor in tensors]
+        return TruncatedModel(**self._made(name, infos))
+
+    def _front_and_inner(self, tensors: Sequence[str]) -> str:
+        """The nodes up to some tensors; returns the name of the graph's input."""
         input_name = self.front.free_name("images")
         self._normalise(input_name)
-        for index in upstream(self.graph, [layer.tensor for layer in layers]):
+        for index in upstream(self.graph, tensors):
             self._take(index)
         self._drop_unread_constants()
-        outputs = tuple(self._tap(number, layer) for number, layer in enumerate(layers))
+        return input_name
+
+    def _made(self, input_name: str, outputs: Sequence[ValueInfoProto]) -> dict[str, Any]:
+        """What a truncated model holds."""
         model = self._model(input_name, outputs)
-        return TappedModel(
-            model_bytes=model.SerializeToString(deterministic=True),
-            external_folder=self.subject.external_folder,
-            input_name=input_name,
-            outputs=outputs,
-            frame=self.frame,
-            batch=self.batch,
-            freed=self.freed,
-        )
+        return {
+            "model_bytes": model.SerializeToString(deterministic=True),
+            "external_folder": self.subject.external_folder,
+            "input_name": input_name,
+            "frame": self.frame,
+            "batch": self.batch,
+            "freed": self.freed,
+        }
 
     # --- in front -------------------------------------------------------------------------------
 
@@ -180,13 +213,8 @@ class _Surgeon:
     # --- the subject ----------------------------------------------------------------------------
 
     def _take(self, index: int) -> None:
-        """Copy a node, without its metadata (which holds paths of the exporting machine)."""
-        import onnx
-
-        node = onnx.NodeProto()
-        node.CopyFrom(self.graph.nodes[index])
-        del node.metadata_props[:]
-        node.ClearField("doc_string")
+        """Copy a node."""
+        node = copied(self.graph.nodes[index])
         if self.freed and node.output:
             self._free(node)
         self.inner.append(node)
@@ -276,7 +304,7 @@ class _Surgeon:
 
     # --- together -------------------------------------------------------------------------------
 
-    def _model(self, input_name: str, outputs: Sequence[TapOutput]) -> ModelProto:
+    def _model(self, input_name: str, outputs: Sequence[ValueInfoProto]) -> ModelProto:
         import onnx
 
         source = self.subject.model
@@ -289,27 +317,55 @@ class _Surgeon:
         graph.name = "tapped"
         graph.node.extend([*self.front.nodes, *self.inner, *self.back.nodes])
         graph.input.append(_image_info(input_name, self.batch, self.frame))
-        graph.output.extend(_output_info(output, self.batch) for output in outputs)
+        graph.output.extend(outputs)
         added = (self.front.weights, self.patches.weights, self.back.weights)
         graph.initializer.extend(tensor for weights in added for tensor in weights)
-        self._weights(graph)
+        add_weights(self.subject, graph, self.inner)
         return model
 
-    def _weights(self, graph: GraphProto) -> None:
-        """The subject's weights that are still read, and the inputs that were fixed."""
-        from onnx import numpy_helper
 
-        read = {name for node in self.inner for name in names_read(node)}
-        source = self.subject.model.graph
-        graph.initializer.extend(t for t in source.initializer if t.name in read)
-        graph.sparse_initializer.extend(
-            sparse for sparse in source.sparse_initializer if sparse.values.name in read
+def copied(node: NodeProto) -> NodeProto:
+    """A copy of a node, without its metadata (which holds paths of the exporting machine)."""
+    import onnx
+
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.metadata_props[:]
+    copy.ClearField("doc_string")
+    return copy
+
+
+def add_weights(subject: Subject, graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Give a graph the subject's weights that some nodes read, and the inputs that were fixed."""
+    from onnx import numpy_helper
+
+    read = {name for node in nodes for name in names_read(node)}
+    source = subject.model.graph
+    graph.initializer.extend(t for t in source.initializer if t.name in read)
+    graph.sparse_initializer.extend(
+        sparse for sparse in source.sparse_initializer if sparse.values.name in read
+    )
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name)
+        for name, value in sorted(subject.fixed.items())
+        if name in read
+    )
+
+
+def tensor_info(subject: Subject, tensor: str, name: str | None = None) -> ValueInfoProto:
+    """A tensor of the subject as an input or output (called ``name``), its dimensions free.
+
+    Raises SubjectError where its type is not known.
+    """
+    from onnx import helper
+
+    known = analyse(subject).inference.types.get(tensor)
+    if known is None or known.elem == 0:
+        raise SubjectError(
+            f"the type of {tensor} cannot be told, so the model cannot be cut there",
+            hint="export it again with types",
         )
-        graph.initializer.extend(
-            numpy_helper.from_array(value, name)
-            for name, value in sorted(self.subject.fixed.items())
-            if name in read
-        )
+    return helper.make_tensor_value_info(name or tensor, known.elem, None)
 
 
 def _grid(height: int | None, width: int | None) -> tuple[int, int] | None:
