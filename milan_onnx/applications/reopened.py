@@ -24,6 +24,7 @@ from milan_onnx.progress import Reporter
 from milan_onnx.reporting import masks_fade, run_geometry
 from milan_onnx.run import Run
 from milan_onnx.runtime import Encoder
+from milan_onnx.subject import Layer, Preprocessing, Subject, load, resolve
 
 
 @dataclass(frozen=True)
@@ -152,3 +153,46 @@ def _mask(layer: LayerExemplars, unit: int, rank: int, size: int, fade: bool) ->
     level = layer.thresholds[unit : unit + 1]
     masks = exemplar_masks(np.asarray(layer.maps[unit, rank])[None], level, size, size, fade=fade)
     return np.asarray(masks[0], dtype=np.bool_)
+
+
+def run_subject(run: Run, model: Path | None = None) -> Subject:
+    """The model of a run; ``model``: its file, if it has moved.
+
+    Raises RunError where it is gone, another one (by its hash), or a generator.
+    """
+    environment = run.manifest["environment"]
+    if "generator" in environment or run.manifest["probe"].get("from_exemplars"):
+        raise RunError(
+            "units of this run cannot be ablated: its model is not a classifier of photos",
+            hint="use a run of a model that takes photos",
+        )
+    path = model or Path(environment["model_path"])
+    if not path.exists():
+        raise RunError(f"the model of this run is not at {path}", hint="say where it is")
+    subject = load(path, fixed_inputs=run.manifest["options"]["inputs"])
+    wanted = run.manifest["model"]["sha256"]
+    if subject.sha256 != wanted:
+        raise RunError(
+            f"{path} is not the model of this run: its hash is {subject.sha256[:12]}, the run's "
+            f"{wanted[:12]}",
+            hint="give the model that was described, or describe this one",
+        )
+    return subject
+
+
+def run_preprocessing(run: Run) -> Preprocessing:
+    """How the run's photos became the model's input."""
+    value = run.manifest["preprocessing"]
+    return Preprocessing(
+        geometry=run_geometry(run),
+        rescale=value["rescale"],
+        mean=tuple(value["mean"]),
+        std=tuple(value["std"]),
+        channel_order=value["channel_order"],
+    )
+
+
+def run_layer(run: Run, subject: Subject, tensor: str) -> Layer:
+    """A layer of the run in its model, read as the run read it."""
+    layout = run.manifest["options"].get("layout")
+    return resolve(subject, f"tensor:{tensor}", layout=layout).layer

@@ -12,6 +12,7 @@ import click
 from milan_onnx import __version__
 from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
+from milan_onnx.cli.edit import edit
 from milan_onnx.cli.evaluate import evaluate
 from milan_onnx.cli.exemplars import describe_exemplars
 from milan_onnx.cli.guard import guarded
@@ -35,6 +36,7 @@ def app() -> None:
 app.add_command(convert)
 app.add_command(describe)
 app.add_command(describe_exemplars)
+app.add_command(edit)
 app.add_command(evaluate)
 app.add_command(export)
 app.add_command(selftest)

@@ -1,9 +1,10 @@
 """Probe images: where they come from, how they are decoded, and how they reach the network."""
 
-from milan_onnx.probe.base import Loaded, MadeProbe, ProbeSet
+from milan_onnx.probe.base import Loaded, MadeProbe, PickedProbe, ProbeSet, evenly
 from milan_onnx.probe.decode import Decoded, Unusable, decode
 from milan_onnx.probe.exemplars import ExemplarImages
 from milan_onnx.probe.exemplars import numbers as exemplar_numbers
+from milan_onnx.probe.files import listed_files
 from milan_onnx.probe.loader import (
     Batch,
     Converted,
@@ -25,6 +26,7 @@ __all__ = [
     "Loaded",
     "Loader",
     "MadeProbe",
+    "PickedProbe",
     "ProbeSet",
     "Skipped",
     "SyntheticProbe",
@@ -32,8 +34,10 @@ __all__ = [
     "decode",
     "default_workers",
     "describe_skips",
+    "evenly",
     "exemplar_numbers",
     "frames",
+    "listed_files",
     "open_probe",
     "probe_digest",
 ]

@@ -92,14 +92,14 @@ class MadeProbe(ProbeSet):
 
 
 class PickedProbe(ProbeSet):
-    """Some images of another probe set, evenly spaced so that every subfolder has its share."""
+    """Some images of another probe set."""
 
-    def __init__(self, probe: ProbeSet, count: int) -> None:
-        total = len(probe)
+    def __init__(self, probe: ProbeSet, indices: Sequence[int], how: str) -> None:
+        """``how`` they were picked, for people."""
         self._probe = probe
-        self._indices = [i * total // count for i in range(count)]
+        self._indices = list(indices)
         self._names = [probe.names[i] for i in self._indices]
-        self.name = f"{probe.name} ({count} of {total} images, evenly spaced)"
+        self.name = f"{probe.name} ({len(self._indices)} of {len(probe)} images, {how})"
         self.source = probe.source
 
     @property
@@ -114,6 +114,12 @@ class PickedProbe(ProbeSet):
 
     def close(self) -> None:
         self._probe.close()
+
+
+def evenly(total: int, limit: int | None) -> list[int]:
+    """At most ``limit`` of the numbers below ``total``, so that every subfolder has its share."""
+    count = min(total, limit or total)
+    return [i * total // count for i in range(count)]
 
 
 class JoinedProbe(ProbeSet):

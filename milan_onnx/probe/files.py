@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from milan_onnx.errors import ProbeError
@@ -98,8 +98,13 @@ def open_list(path: Path) -> FilesProbe:
     .csv has one column, with or without a heading. Raises ProbeError naming the first line whose
     file is missing.
     """
+    return listed_files(path, _lines(path))
+
+
+def listed_files(path: Path, lines: Iterable[tuple[int, str]]) -> FilesProbe:
+    """The photos that lines (number, path) of a list name; raises ProbeError as `open_list`."""
     files = []
-    for number, name in _lines(path):
+    for number, name in lines:
         file = path.parent / name
         what = _missing(file)
         if what:

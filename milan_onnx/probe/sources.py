@@ -8,7 +8,7 @@ from pathlib import Path
 
 from milan_onnx.errors import ProbeError, UsageError
 from milan_onnx.probe.archive import TarProbe, ZipProbe
-from milan_onnx.probe.base import SUFFIXES, JoinedProbe, PickedProbe, ProbeSet
+from milan_onnx.probe.base import SUFFIXES, JoinedProbe, PickedProbe, ProbeSet, evenly
 from milan_onnx.probe.files import open_folder, open_list
 from milan_onnx.probe.synthetic import SyntheticProbe
 
@@ -36,7 +36,9 @@ def open_probe(
     if source is None:
         return SyntheticProbe(min(synthetic, limit or synthetic), seed)
     probe = _open_path(Path(source))
-    return PickedProbe(probe, limit) if limit is not None and limit < len(probe) else probe
+    if limit is None or limit >= len(probe):
+        return probe
+    return PickedProbe(probe, evenly(len(probe), limit), "evenly spaced")
 
 
 def _open_path(path: Path) -> ProbeSet:

@@ -112,6 +112,13 @@ def list_layers(subject: Subject) -> tuple[Layer, ...]:
     return analyse(subject).layers
 
 
+def output_units(subject: Subject) -> dict[str, int]:
+    """The outputs of the model that are (N, units), such as the scores of classes, in order."""
+    analysis = analyse(subject)
+    layers = [analysis.by_tensor.get(output.name) for output in subject.model.graph.output]
+    return {x.tensor: x.units for x in layers if x and x.kind == "vector" and x.units}
+
+
 @lru_cache(maxsize=2)
 def analyse(subject: Subject) -> Analysis:
     """Index, shapes, modules and layers; the last two subjects are remembered."""

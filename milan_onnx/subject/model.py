@@ -182,11 +182,16 @@ def _check_versions(path: Path, model: ModelProto) -> None:
 # --- external weights ---------------------------------------------------------------------------
 
 
+def external_files(subject: Subject) -> tuple[Path, ...]:
+    """The files that hold weights of the subject, beside its own."""
+    return _external_files(subject.path, subject.model)
+
+
 def _external_files(path: Path, model: ModelProto) -> tuple[Path, ...]:
     """The external files, each checked to be inside the folder, there, and long enough."""
     folder = path.resolve().parent
     sizes: dict[str, int] = {}
-    for tensor in _tensors(model):
+    for tensor in all_tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
             location, _, end = _extent(path, tensor)
             sizes[location] = max(sizes.get(location, 0), end)
@@ -225,7 +230,7 @@ def _extent(path: Path, tensor: TensorProto) -> tuple[str, int, int]:
 
 def _take_in_shapes(path: Path, model: ModelProto) -> None:
     """Read small external integers: they are targets of Reshape and the like, not weights."""
-    for tensor in _tensors(model):
+    for tensor in all_tensors(model):
         if tensor.data_location != tensor.EXTERNAL or tensor.data_type != tensor.INT64:
             continue
         size = _size(tensor)
@@ -259,7 +264,8 @@ def _check_inside(path: Path, folder: Path, location: str) -> None:
         )
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that a model holds: weights, attributes, those of inner graphs and functions."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)

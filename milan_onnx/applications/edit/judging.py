@@ -1,0 +1,134 @@
+"""What an edit did to accuracy: on the test part, which no choice has seen, beside baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_onnx.applications.ablating import Array, CutClassifier, PassedImages, Units
+from milan_onnx.applications.edit.choosing import Chosen, by_layer
+from milan_onnx.applications.edit.selecting import Unit
+from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
+from milan_onnx.applications.labelled import LabelledImages
+from milan_onnx.progress import Reporter
+
+Ids = NDArray[np.int64]
+BEFORE, AFTER, RANDOM, ALL = "before", "after", "random", "sort-all"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Labelled images behind the first part of the model, in two halves."""
+
+    images: PassedImages
+    """All of them."""
+
+    validation: NDArray[np.bool_]
+    """Which are for choosing (N,); the others are for judging."""
+
+    @staticmethod
+    def of(cut: CutClassifier, images: LabelledImages, share: float) -> Parts:
+        """Halve by content, and run the first part of the model on all images."""
+        chosen, _ = images.halves(share)
+        passed = cut.passed(images)
+        return Parts(passed, np.isin(passed.ids, chosen))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Accuracy on the test part of one set of images."""
+
+    images: str
+    """Which set: clean or adversarial."""
+
+    accuracy: Mapping[str, Figure]
+    """By row: before, after, random (mean over seeds), sort-all."""
+
+    gain: Figure
+    """After less before, paired over images."""
+
+    gain_over_random: Figure | None
+    """After less random, over images and seeds."""
+
+    classes: Mapping[str, tuple[int, float, float]]
+    """Of each class: test images, accuracy before and after."""
+
+    tested: int
+    """Test images."""
+
+
+def judge(
+    name: str,
+    parts: Parts,
+    ways: Mapping[str, Sequence[Units]],
+    names: Sequence[str],
+    seed: int,
+    say: Reporter,
+) -> Judged:
+    """Accuracy with each way's units ablated; a way of several is the mean over them."""
+    test = ~parts.validation
+    right: dict[str, Array] = {}
+    with say.stage(f"judge {name}", sum(map(len, ways.values())), "ablations") as meter:
+        for way, several in ways.items():
+            found = []
+            for units in several:
+                found.append(parts.images.right(units)[test].astype(np.float64))
+                meter(1)
+            right[way] = np.mean(found, axis=0)
+    bootstrap = Bootstrap(range(int(test.sum())), seed)
+    random = right.get(RANDOM)
+    return Judged(
+        images=name,
+        accuracy={way: bootstrap.mean(values) for way, values in right.items()},
+        gain=bootstrap.mean(right[AFTER] - right[BEFORE]),
+        gain_over_random=None if random is None else bootstrap.mean(right[AFTER] - random),
+        classes=_classes(parts.images.labels[test], right, names),
+        tested=int(test.sum()),
+    )
+
+
+def _classes(
+    labels: Ids, right: Mapping[str, Array], names: Sequence[str]
+) -> dict[str, tuple[int, float, float]]:
+    return {
+        names[label]: (
+            int((labels == label).sum()),
+            float(right[BEFORE][labels == label].mean()),
+            float(right[AFTER][labels == label].mean()),
+        )
+        for label in np.unique(labels).tolist()
+    }
+
+
+def validation_score(parts: Sequence[Parts]) -> Any:
+    """A function of ablated units: accuracy on the validation parts, the mean over the sets."""
+
+    def score(units: Units) -> float:
+        return float(np.mean([p.images.right(units)[p.validation].mean() for p in parts]))
+
+    return score
+
+
+def random_units(everything: Sequence[Unit], count: int, seeds: int) -> list[Units]:
+    """As many units, drawn from all of the layers, once for each seed from 0 on."""
+    draws = []
+    for seed in range(seeds):
+        picked = np.random.default_rng(seed).permutation(len(everything))[:count]
+        draws.append(by_layer([everything[index] for index in sorted(picked.tolist())]))
+    return draws
+
+
+def rows(
+    chosen: Chosen, random: Sequence[Units], sort_all: Chosen | None
+) -> dict[str, list[Units]]:
+    """What is judged, by row."""
+    ways: dict[str, list[Units]] = {BEFORE: [{}], AFTER: [by_layer(chosen.units)]}
+    if random:
+        ways[RANDOM] = list(random)
+    if sort_all is not None:
+        ways[ALL] = [by_layer(sort_all.units)]
+    return ways
