@@ -27,6 +27,8 @@ from milan_onnx.subject import Layer, Preprocessing, SplitModel, Subject, output
 
 Ids = NDArray[np.int64]
 Array = NDArray[Any]
+Unit = tuple[str, int]
+"""(tensor of the layer, unit)"""
 Units = Mapping[str, Sequence[int]]
 """Units by the tensor of their layer."""
 
@@ -105,6 +107,14 @@ def choose_output(subject: Subject, wanted: str | None) -> Choice[str]:
             hint="name one with --output",
         )
     return Choice(listed, "the only output of classes")
+
+
+def by_layer(units: Sequence[Unit]) -> Units:
+    """Units by the tensor of their layer."""
+    found: dict[str, list[int]] = {}
+    for tensor, unit in units:
+        found.setdefault(tensor, []).append(unit)
+    return found
 
 
 class CutClassifier:

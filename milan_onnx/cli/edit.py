@@ -53,6 +53,13 @@ HOW_MANY = [
         help="Units by what ablating each alone does; greedily; or as they come.",
     ),
     click.option("--most", default=50, help="Most units to ablate."),
+    click.option(
+        "--choose-on",
+        type=click.Choice(["clean", "adversarial"]),
+        default="clean",
+        help="By --images: as many as their accuracy bears; by --adversarial: what is best there.",
+    ),
+    click.option("--tolerance", default=0.01, help="Accuracy that --images may lose."),
     click.option("--validation", default=0.5, help="Share of the images for choosing."),
     click.option(
         "--baselines/--no-baselines",

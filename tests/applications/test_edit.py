@@ -63,7 +63,13 @@ def case(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Case:
 
 
 def test_the_unit_that_misleads_is_found_and_its_loss_helps(case: Case) -> None:
-    found = case.edit(units=("act:0-4",), images=case.clean, adversarial=case.adversarial, most=3)
+    found = case.edit(
+        units=("act:0-4",),
+        images=case.clean,
+        adversarial=case.adversarial,
+        most=3,
+        choose_on="adversarial",
+    )
     assert [item.key[1] for item in found.ablated] == [WHITE_UNIT]
     clean, adversarial = found.judged
     assert adversarial.accuracy["before"].value == pytest.approx(1 / 3)
@@ -95,6 +101,7 @@ def test_every_order_stops_where_validation_is_best(case: Case, order: str) -> N
         adversarial=case.adversarial,
         order=order,
         baselines=False,
+        choose_on="adversarial",
     )
     scores = found.chosen.scores
     assert scores[found.chosen.count] == max(scores)
@@ -103,15 +110,33 @@ def test_every_order_stops_where_validation_is_best(case: Case, order: str) -> N
         assert [item.key[1] for item in found.ablated] == [WHITE_UNIT]
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 12))
-def test_the_least_number_of_the_highest_accuracy_is_chosen(values: list[float], most: int) -> None:
-    units = [("layer", unit) for unit in range(len(values))]
-    found = choosing.in_order(
-        units, lambda ablated: values[len(ablated.get("layer", ())) - 1], most, Silent()
+@pytest.mark.parametrize("order", ["sorted", "greedy"])
+def test_chosen_on_clean_images_all_go_whose_loss_they_bear(case: Case, order: str) -> None:
+    found = case.edit(
+        units=("act:2-5",), images=case.clean, adversarial=case.adversarial, order=order
     )
+    assert sorted(item.key[1] for item in found.ablated) == [WHITE_UNIT, 4, 5]  # not red's
+    clean, adversarial = found.judged
+    assert adversarial.tested == 48 and clean.tested == 24  # adversarial images chose nothing
+    assert adversarial.accuracy["after"].value == 1.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 12), st.floats(0, 1))
+def test_the_number_is_the_best_or_the_largest_that_is_bearable(
+    values: list[float], most: int, tolerance: float
+) -> None:
+    units = [("layer", unit) for unit in range(len(values))]
     tried = [values[-1], *values[: min(most, len(values))]]
+
+    def score(ablated: Any) -> float:
+        return values[len(ablated.get("layer", ())) - 1]
+
+    found = choosing.in_order(units, score, most, choosing.best, Silent())
     assert found.scores == tuple(tried)
     assert found.count == tried.index(max(tried))
+    found = choosing.in_order(units, score, most, choosing.bearable(tolerance), Silent())
+    assert tried[found.count] >= tried[0] - tolerance
+    assert all(later < tried[0] - tolerance for later in tried[found.count + 1 :])
 
 
 def test_batches_and_threads_change_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

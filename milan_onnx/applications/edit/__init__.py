@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from milan_onnx.applications.ablating import Classifier, Units
+from milan_onnx.applications.ablating import Classifier, Unit, Units, by_layer
 from milan_onnx.applications.edit import choosing, judging
-from milan_onnx.applications.edit.choosing import Chosen, Score, by_layer
+from milan_onnx.applications.edit.choosing import Chosen, Score
 from milan_onnx.applications.edit.judging import Judged, Parts, judge
 from milan_onnx.applications.edit.means import mean_activations
 from milan_onnx.applications.edit.selecting import (
     Selected,
-    Unit,
     by_number,
     by_words,
     merged,
@@ -81,8 +80,15 @@ class EditOptions:
     most: int = 50
     """Most units to ablate where the number is chosen."""
 
+    choose_on: Literal["clean", "adversarial"] = "clean"
+    """Images by which units are chosen: clean ones tell how many accuracy bears, and adversarial
+    ones only judge; or adversarial ones, by which it becomes best."""
+
+    tolerance: float = 0.01
+    """Accuracy on clean images that may be lost where they choose."""
+
     validation: float = 0.5
-    """Share of the labelled images for choosing; the rest judges."""
+    """Share of the images for choosing; the rest judges."""
 
     baselines: bool = True
     """Judge random units, and the same procedure over all units of the layers."""
@@ -111,6 +117,8 @@ class EditOptions:
             "look": self.look < 1,
             "most": self.most < 1,
             "validation": not 0 < self.validation < 1,
+            "tolerance": not 0 <= self.tolerance <= 1,
+            "choose-on": self.choose_on not in ("clean", "adversarial"),
             "seeds": self.seeds < 0,
             "seed": self.seed < 0,
             "limit": self.limit is not None and self.limit < 1,
@@ -128,6 +136,8 @@ class EditOptions:
             raise UsageError(
                 "--adversarial goes with --images", hint="give clean labelled images too"
             )
+        if self.adversarial is None and self.choose_on == "adversarial":
+            raise UsageError("there are no --adversarial images to choose on", hint="give some")
         if self.set_to == "mean" and self.images is not None:
             raise UsageError(
                 "accuracy is judged with units at zero only", hint="leave --set-to mean out"
@@ -236,8 +246,9 @@ def _chosen(
     )
     sets = _image_sets(classifier, options)
     cut = classifier.cut(layers)
-    parts = {name: Parts.of(cut, images, options.validation) for name, images in sets.items()}
-    score: Score = judging.validation_score(list(parts.values()))
+    share: dict[str, float] = {options.choose_on: options.validation}
+    parts = {name: Parts.of(cut, images, share.get(name, 0.0)) for name, images in sets.items()}
+    score: Score = parts[options.choose_on].score
     candidates = [item.key for item in edited.selected]
     chosen = _choose(candidates, score, options, say)
     everything = [(layer.tensor, unit) for layer in layers for unit in range(layer.units or 0)]
@@ -264,11 +275,13 @@ def _image_sets(classifier: Classifier, options: EditOptions) -> dict[str, Label
 
 
 def _choose(units: Sequence[Unit], score: Score, options: EditOptions, say: Reporter) -> Chosen:
+    clean = options.choose_on == "clean"
+    count = choosing.bearable(options.tolerance) if clean else choosing.best
     if options.order == "greedy":
-        return choosing.greedy(units, score, options.most, say)
+        return choosing.greedy(units, score, options.most, count, say)
     if options.order == "sorted":
         units = choosing.ranked(units, choosing.alone(units, score, say))
-    return choosing.in_order(units, score, options.most, say)
+    return choosing.in_order(units, score, options.most, count, say)
 
 
 def _ways(
@@ -297,7 +310,7 @@ def _ablations(
     units = by_layer([item.key for item in edited.ablated])
     if not units:
         raise UsageError(
-            "ablating any of the selected units makes accuracy worse, so no model was written",
+            "accuracy does not bear the loss of any selected unit, so no model was written",
             hint="take --order given, or leave --images out, to ablate them all the same",
         )
     means = mean_activations(run, subject, layers, say) if options.set_to == "mean" else {}

@@ -1,8 +1,9 @@
 """How many of the selected units to ablate, and in which order: on the validation part alone.
 
-``sorted`` (MILAN section 6): each unit is ablated alone; those whose loss helps accuracy most come
-first, and the number is where accuracy with the first n ablated is highest. ``greedy`` asks at each
-step which of the rest helps most beside those already ablated.
+``sorted`` (MILAN section 6): each unit is ablated alone; those whose loss leaves the highest
+accuracy come first. ``greedy`` asks at each step which of the rest does beside those already
+ablated. How many: where the images are those on which the model shall become better, the number of
+the highest accuracy; where they are ordinary ones, as many as accuracy bears, all but a tolerance.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from milan_onnx.applications.ablating import Units
-from milan_onnx.applications.edit.selecting import Unit
+from milan_onnx.applications.ablating import Unit, Units, by_layer
 from milan_onnx.progress import Reporter
 
 Score = Callable[[Units], float]
 """Accuracy on the validation part with some units ablated."""
+Count = Callable[[Sequence[float]], int]
+"""From the accuracies with the first n ablated, n from 0 on, to the n that is taken."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Chosen:
     """Accuracy on the validation part with the first n ablated, from n = 0 on."""
 
     count: int
-    """The n of the highest accuracy; the least of several."""
+    """The n that was chosen."""
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -39,23 +41,25 @@ class Chosen:
         return self.order[: self.count]
 
 
-def by_layer(units: Sequence[Unit]) -> Units:
-    """Units by the tensor of their layer."""
-    found: dict[str, list[int]] = {}
-    for tensor, unit in units:
-        found.setdefault(tensor, []).append(unit)
-    return found
+def best(scores: Sequence[float]) -> int:
+    """The number of the highest accuracy; the least of several."""
+    return int(np.argmax(scores))
 
 
-def in_order(units: Sequence[Unit], score: Score, most: int, say: Reporter) -> Chosen:
+def bearable(tolerance: float) -> Count:
+    """The largest number that costs at most ``tolerance`` of the accuracy without any ablation."""
+    return lambda scores: max(n for n, s in enumerate(scores) if s >= scores[0] - tolerance)
+
+
+def in_order(units: Sequence[Unit], score: Score, most: int, count: Count, say: Reporter) -> Chosen:
     """The number of units, in the order given."""
     order = tuple(units[:most])
     scores = []
     with say.stage("choose", len(order) + 1, "ablations") as meter:
-        for count in range(len(order) + 1):
-            scores.append(score(by_layer(order[:count])))
+        for tried in range(len(order) + 1):
+            scores.append(score(by_layer(order[:tried])))
             meter(1)
-    return Chosen(order, tuple(scores), int(np.argmax(scores)))
+    return Chosen(order, tuple(scores), count(scores))
 
 
 def alone(units: Sequence[Unit], score: Score, say: Reporter) -> dict[Unit, float]:
@@ -73,15 +77,15 @@ def ranked(units: Sequence[Unit], scores: Mapping[Unit, float]) -> list[Unit]:
     return sorted(units, key=lambda unit: -scores[unit])
 
 
-def greedy(units: Sequence[Unit], score: Score, most: int, say: Reporter) -> Chosen:
-    """At each step the unit that helps most; of equal ones the first."""
+def greedy(units: Sequence[Unit], score: Score, most: int, count: Count, say: Reporter) -> Chosen:
+    """At each step the unit whose loss leaves the highest accuracy; of equal ones the first."""
     rest, order, scores = list(units), list[Unit](), [score({})]
     steps = min(most, len(rest))
     with say.stage("choose", steps, "units") as meter:
         for _ in range(steps):
             tried = [score(by_layer([*order, unit])) for unit in rest]
-            best = int(np.argmax(tried))
-            order.append(rest.pop(best))
-            scores.append(tried[best])
+            place = int(np.argmax(tried))
+            order.append(rest.pop(place))
+            scores.append(tried[place])
             meter(1)
-    return Chosen(tuple(order), tuple(scores), int(np.argmax(scores)))
+    return Chosen(tuple(order), tuple(scores), count(scores))

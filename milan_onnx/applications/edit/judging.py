@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.applications.ablating import Array, CutClassifier, PassedImages, Units
-from milan_onnx.applications.edit.choosing import Chosen, by_layer
-from milan_onnx.applications.edit.selecting import Unit
+from milan_onnx.applications.ablating import (
+    Array,
+    CutClassifier,
+    PassedImages,
+    Unit,
+    Units,
+    by_layer,
+)
+from milan_onnx.applications.edit.choosing import Chosen
 from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
 from milan_onnx.applications.labelled import LabelledImages
 from milan_onnx.progress import Reporter
@@ -22,7 +27,7 @@ BEFORE, AFTER, RANDOM, ALL = "before", "after", "random", "sort-all"
 
 @dataclass(frozen=True)
 class Parts:
-    """Labelled images behind the first part of the model, in two halves."""
+    """Labelled images behind the first part of the model, some for choosing and some for judging."""
 
     images: PassedImages
     """All of them."""
@@ -32,10 +37,14 @@ class Parts:
 
     @staticmethod
     def of(cut: CutClassifier, images: LabelledImages, share: float) -> Parts:
-        """Halve by content, and run the first part of the model on all images."""
+        """Part by content, and run the first part of the model on all images."""
         chosen, _ = images.halves(share)
         passed = cut.passed(images)
         return Parts(passed, np.isin(passed.ids, chosen))
+
+    def score(self, units: Units) -> float:
+        """Accuracy on the validation part with some units ablated."""
+        return float(self.images.right(units)[self.validation].mean())
 
 
 @dataclass(frozen=True)
@@ -102,15 +111,6 @@ def _classes(
         )
         for label in np.unique(labels).tolist()
     }
-
-
-def validation_score(parts: Sequence[Parts]) -> Any:
-    """A function of ablated units: accuracy on the validation parts, the mean over the sets."""
-
-    def score(units: Units) -> float:
-        return float(np.mean([p.images.right(units)[p.validation].mean() for p in parts]))
-
-    return score
 
 
 def random_units(everything: Sequence[Unit], count: int, seeds: int) -> list[Units]:

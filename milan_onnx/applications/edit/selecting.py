@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milan_onnx.applications.ablating import Unit
 from milan_onnx.applications.lexicon import Group
 from milan_onnx.applications.reopened import Place, choose_places, run_places
 from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.labels import UnitLabel
 from milan_onnx.run import Run
-
-Unit = tuple[str, int]
-"""(tensor of the layer, unit)"""
 
 
 @dataclass(frozen=True)
