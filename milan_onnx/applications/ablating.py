@@ -156,8 +156,7 @@ class CutClassifier:
         store, ids = _Store(), []
 
         def first(batch: Batch) -> list[Array]:
-            frames = filled(batch.images, self._batch)
-            return self._first.run({self._split.prefix.input_name: frames})
+            return self.first(filled(batch.images, self._batch))
 
         with whole.say.stage("first part", len(images), "images") as meter:
             for batch, arrays in in_order(first, loader, whole.in_flight):
@@ -167,6 +166,10 @@ class CutClassifier:
         if loader.skipped or loader.converted:
             whole.say.note(describe_skips(loader))
         return PassedImages(self, store, ids, images.labels)
+
+    def first(self, frames: NDArray[np.uint8]) -> list[Array]:
+        """What the second part takes of frames (B, H, W, 3)."""
+        return self._first.run({self._split.prefix.input_name: frames})
 
     def second(self, arrays: Sequence[Array], ablated: Units) -> NDArray[np.float32]:
         """The classes' scores (B, classes) of what the first part gave, some units at zero."""

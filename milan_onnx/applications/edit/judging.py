@@ -27,7 +27,7 @@ BEFORE, AFTER, RANDOM, ALL = "before", "after", "random", "sort-all"
 
 @dataclass(frozen=True)
 class Parts:
-    """Labelled images behind the first part of the model, some for choosing and some for judging."""
+    """Labelled images behind the first part of the model: for choosing, and for judging."""
 
     images: PassedImages
     """All of them."""
