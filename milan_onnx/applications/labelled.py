@@ -48,8 +48,8 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def halves(self, share: float) -> tuple[Ids, Ids]:
-        """Ids of a part for choosing, ``share`` of each class, and of the rest, for judging.
+    def parted(self, share: float) -> tuple[LabelledImages, LabelledImages]:
+        """A part for choosing, ``share`` of each class, and the rest, for judging.
 
         By the photos' content, so that copies fall into one part and no listing's order matters.
         Raises ProbeError for a photo that cannot be read.
@@ -61,8 +61,12 @@ class LabelledImages:
             distinct = sorted({digests[index] for index in own})
             kept = set(distinct[: round(share * len(distinct))])
             first += [index for index in own if digests[index] in kept]
-        chosen = np.array(sorted(first), np.int64)
-        return chosen, np.setdiff1d(np.arange(len(self)), chosen)
+        rest = sorted({*range(len(self))}.difference(first))
+        return self._some(sorted(first), "for choosing"), self._some(rest, "for judging")
+
+    def _some(self, ids: Sequence[int], how: str) -> LabelledImages:
+        probe = PickedProbe(self.probe, ids, how)
+        return LabelledImages(probe, self.labels[list(ids)], self.names, self.chosen)
 
     def _digest(self, index: int) -> str:
         try:

@@ -87,10 +87,12 @@ def test_the_unit_that_misleads_is_found_and_its_loss_helps(case: Case) -> None:
 
 def test_the_part_that_judges_has_chosen_nothing(case: Case) -> None:
     images = open_labelled(case.clean, 3)
-    chosen, judged = images.halves(0.5)
-    assert not set(chosen) & set(judged)
-    assert len(chosen) + len(judged) == len(images) == 48
-    assert np.bincount(images.labels[chosen]).tolist() == [8, 8, 8]
+    chosen, judged = images.parted(0.5)
+    assert not set(chosen.probe.names) & set(judged.probe.names)
+    assert sorted([*chosen.probe.names, *judged.probe.names]) == sorted(images.probe.names)
+    assert np.bincount(chosen.labels).tolist() == [8, 8, 8]
+    pairs = zip(chosen.probe.names, chosen.labels, strict=True)
+    assert all(name.startswith(images.names[label]) for name, label in pairs)
 
 
 @pytest.mark.parametrize("order", ["sorted", "greedy", "given"])

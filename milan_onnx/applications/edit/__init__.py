@@ -16,7 +16,7 @@ from typing import Any, Literal
 from milan_onnx.applications.ablating import Classifier, Unit, Units, by_layer
 from milan_onnx.applications.edit import choosing, judging
 from milan_onnx.applications.edit.choosing import Chosen, Score
-from milan_onnx.applications.edit.judging import Judged, Parts, judge
+from milan_onnx.applications.edit.judging import Judged, judge
 from milan_onnx.applications.edit.means import mean_activations
 from milan_onnx.applications.edit.selecting import (
     Selected,
@@ -245,16 +245,13 @@ def _chosen(
         threads=options.threads,
     )
     sets = _image_sets(classifier, options)
+    validation, sets[options.choose_on] = sets[options.choose_on].parted(options.validation)
+    choose = _Chooser(classifier, layers, validation, options)
+    chosen = choose([item.key for item in edited.selected])
+    ways = _ways(chosen, choose, options)
     cut = classifier.cut(layers)
-    share: dict[str, float] = {options.choose_on: options.validation}
-    parts = {name: Parts.of(cut, images, share.get(name, 0.0)) for name, images in sets.items()}
-    score: Score = parts[options.choose_on].score
-    candidates = [item.key for item in edited.selected]
-    chosen = _choose(candidates, score, options, say)
-    everything = [(layer.tensor, unit) for layer in layers for unit in range(layer.units or 0)]
-    ways = _ways(chosen, everything, score, options, say)
     judged = tuple(
-        judge(name, parts[name], ways, images.names, options.seed, say)
+        judge(name, cut.passed(images), ways, images.names, options.seed, say)
         for name, images in sets.items()
     )
     by_key = {item.key: item for item in edited.selected}
@@ -274,29 +271,44 @@ def _image_sets(classifier: Classifier, options: EditOptions) -> dict[str, Label
     return sets
 
 
-def _choose(units: Sequence[Unit], score: Score, options: EditOptions, say: Reporter) -> Chosen:
-    clean = options.choose_on == "clean"
-    count = choosing.bearable(options.tolerance) if clean else choosing.best
-    if options.order == "greedy":
-        return choosing.greedy(units, score, options.most, count, say)
-    if options.order == "sorted":
-        units = choosing.ranked(units, choosing.alone(units, score, say))
-    return choosing.in_order(units, score, options.most, count, say)
+class _Chooser:
+    """Chooses units of some layers by their effect on validation images."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        layers: Sequence[Layer],
+        validation: LabelledImages,
+        options: EditOptions,
+    ) -> None:
+        self._classifier, self._validation, self._options = classifier, validation, options
+        self._layers = {layer.tensor: layer for layer in layers}
+        self._score: Score = classifier.cut(layers).passed(validation).accuracy
+        self.everything = [(x.tensor, unit) for x in layers for unit in range(x.units or 0)]
+
+    def __call__(self, units: Sequence[Unit]) -> Chosen:
+        """The order of some units, and how many of them to ablate."""
+        options, say = self._options, self._classifier.say
+        clean = options.choose_on == "clean"
+        count = choosing.bearable(options.tolerance) if clean else choosing.best
+        if options.order == "greedy":
+            return choosing.greedy(units, self._score, options.most, count, say)
+        if options.order == "sorted":
+            units = choosing.ranked(units, choosing.alone(units, self._in_layer, say))
+        return choosing.in_order(units, self._score, options.most, count, say)
+
+    def _in_layer(self, tensor: str) -> Score:
+        if len(self._layers) == 1:
+            return self._score
+        return self._classifier.cut([self._layers[tensor]]).passed(self._validation).accuracy
 
 
-def _ways(
-    chosen: Chosen,
-    everything: Sequence[Unit],
-    score: Score,
-    options: EditOptions,
-    say: Reporter,
-) -> dict[str, list[Units]]:
-    """What is judged beside the edit."""
+def _ways(chosen: Chosen, choose: _Chooser, options: EditOptions) -> dict[str, list[Units]]:
+    """What is judged: the edit, beside as many random units and the same choice among all units."""
     if not options.baselines:
         return judging.rows(chosen, [], None)
-    random = judging.random_units(everything, chosen.count, options.seeds)
-    say.note(f"baseline sort-all: the same choice among all {len(everything)} units")
-    return judging.rows(chosen, random, _choose(everything, score, options, say))
+    random = judging.random_units(choose.everything, chosen.count, options.seeds)
+    return judging.rows(chosen, random, choose(choose.everything))
 
 
 def _ablations(

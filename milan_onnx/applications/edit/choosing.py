@@ -62,13 +62,18 @@ def in_order(units: Sequence[Unit], score: Score, most: int, count: Count, say: 
     return Chosen(order, tuple(scores), count(scores))
 
 
-def alone(units: Sequence[Unit], score: Score, say: Reporter) -> dict[Unit, float]:
-    """Accuracy with each unit ablated alone."""
+def alone(
+    units: Sequence[Unit], score_of: Callable[[str], Score], say: Reporter
+) -> dict[Unit, float]:
+    """Accuracy with each unit ablated alone. ``score_of``: how that is found in a layer: the later
+    it is, the less of the model runs again."""
     found = {}
     with say.stage("rank", len(units), "units") as meter:
-        for unit in units:
-            found[unit] = score(by_layer([unit]))
-            meter(1)
+        for tensor, numbers in by_layer(units).items():
+            score = score_of(tensor)
+            for number in numbers:
+                found[tensor, number] = score({tensor: [number]})
+                meter(1)
     return found
 
 

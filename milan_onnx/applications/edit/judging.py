@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from milan_onnx.applications.ablating import (
     Array,
-    CutClassifier,
     PassedImages,
     Unit,
     Units,
@@ -18,33 +17,10 @@ from milan_onnx.applications.ablating import (
 )
 from milan_onnx.applications.edit.choosing import Chosen
 from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
-from milan_onnx.applications.labelled import LabelledImages
 from milan_onnx.progress import Reporter
 
 Ids = NDArray[np.int64]
 BEFORE, AFTER, RANDOM, ALL = "before", "after", "random", "sort-all"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Labelled images behind the first part of the model: for choosing, and for judging."""
-
-    images: PassedImages
-    """All of them."""
-
-    validation: NDArray[np.bool_]
-    """Which are for choosing (N,); the others are for judging."""
-
-    @staticmethod
-    def of(cut: CutClassifier, images: LabelledImages, share: float) -> Parts:
-        """Part by content, and run the first part of the model on all images."""
-        chosen, _ = images.halves(share)
-        passed = cut.passed(images)
-        return Parts(passed, np.isin(passed.ids, chosen))
-
-    def score(self, units: Units) -> float:
-        """Accuracy on the validation part with some units ablated."""
-        return float(self.images.right(units)[self.validation].mean())
 
 
 @dataclass(frozen=True)
@@ -72,31 +48,30 @@ class Judged:
 
 def judge(
     name: str,
-    parts: Parts,
+    images: PassedImages,
     ways: Mapping[str, Sequence[Units]],
     names: Sequence[str],
     seed: int,
     say: Reporter,
 ) -> Judged:
-    """Accuracy with each way's units ablated; a way of several is the mean over them."""
-    test = ~parts.validation
+    """Accuracy on test images with each way's units ablated; several ways of a row are averaged."""
     right: dict[str, Array] = {}
     with say.stage(f"judge {name}", sum(map(len, ways.values())), "ablations") as meter:
         for way, several in ways.items():
             found = []
             for units in several:
-                found.append(parts.images.right(units)[test].astype(np.float64))
+                found.append(images.right(units).astype(np.float64))
                 meter(1)
             right[way] = np.mean(found, axis=0)
-    bootstrap = Bootstrap(range(int(test.sum())), seed)
+    bootstrap = Bootstrap(range(len(images.ids)), seed)
     random = right.get(RANDOM)
     return Judged(
         images=name,
         accuracy={way: bootstrap.mean(values) for way, values in right.items()},
         gain=bootstrap.mean(right[AFTER] - right[BEFORE]),
         gain_over_random=None if random is None else bootstrap.mean(right[AFTER] - random),
-        classes=_classes(parts.images.labels[test], right, names),
-        tested=int(test.sum()),
+        classes=_classes(images.labels, right, names),
+        tested=len(images.ids),
     )
 
 
