@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +77,23 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False)
     write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table for spreadsheets atomically; None is an empty cell.
+
+    A text that a spreadsheet would run as a formula (=, +, -, @ in front) gets an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _csv_cell(cell: object) -> object:
+    formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if formula else cell
 
 
 def unwritable(path: Path, error: OSError) -> OutputUnwritable:

@@ -81,7 +81,7 @@ def _open(run: Run, place: Path | None, images: Path | None) -> ProbeSet:
 
 
 def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
-    names = _display_names(run)
+    names = display_names(run)
     layers = {names[layer.layer]: layer for layer in run.layers}
     geometry, fade = run_geometry(run), masks_fade(run)
 
@@ -108,7 +108,7 @@ def _report_run(run: Run, probe: ProbeSet) -> ReportRun:
     )
 
 
-def _display_names(run: Run) -> dict[str, str]:
+def display_names(run: Run) -> dict[str, str]:
     """What people call each layer: its module, where no other layer of the run has the same."""
     facts = run.manifest["layers"]
     modules = Counter(layer["module"] for layer in facts)

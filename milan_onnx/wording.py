@@ -102,6 +102,15 @@ def right(description: str, accepted: Collection[str]) -> bool:
     return len(parts) > 1 and all(any(_says(part, p) for p in phrases) for part in parts)
 
 
+def breaks(words: tuple[str, ...]) -> tuple[int, ...]:
+    """Places of the words that hold parts of a normalised phrase apart.
+
+    Relations, and conjunctions but for those that join colours: "black and white dogs on grass" has
+    one, "dogs and cats" has one.
+    """
+    return tuple(index for index in range(len(words)) if not _modifies(words, index))
+
+
 def _says(words: tuple[str, ...], phrase: tuple[str, ...]) -> bool:
     if not phrase or words[-len(phrase) :] != phrase:
         return False

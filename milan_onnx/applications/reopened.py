@@ -21,7 +21,7 @@ from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.labels import UnitLabel
 from milan_onnx.probe import ProbeSet, frames
 from milan_onnx.progress import Reporter
-from milan_onnx.reporting import masks_fade, run_geometry
+from milan_onnx.reporting import display_names, masks_fade, run_geometry
 from milan_onnx.run import Run
 from milan_onnx.runtime import Encoder
 from milan_onnx.subject import Layer, Preprocessing, Subject, load, resolve
@@ -48,7 +48,7 @@ def check_manifest(run: Run) -> None:
         run_geometry(run)
         Path(manifest["environment"]["bundle_path"])
         search_settings(run)
-        facts = [layer["tensor"] for layer in manifest["layers"]]
+        facts = [*display_names(run)]
         facts += [manifest["bundle"]["sha256"], manifest["probe"]["sha256"]]
         dict(manifest["model"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

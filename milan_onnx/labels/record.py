@@ -18,8 +18,6 @@ they do not know, so later versions may add some. docs/label.schema.json describ
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milan_onnx import files
 from milan_onnx.errors import RunError
-from milan_onnx.files import atomic_file, write_bytes
 
 SCHEMA_VERSION = 1
 FLAGS = ("abstained", "constant", "dead", "saturated", "sparse")
@@ -200,7 +198,7 @@ def in_order(labels: Iterable[UnitLabel], layers: Sequence[str] = ()) -> list[Un
 
 def write_jsonl(path: Path, labels: Iterable[UnitLabel], layers: Sequence[str] = ()) -> None:
     """Write labels, one canonical line each, in the order of `in_order`; atomically."""
-    with atomic_file(path) as file:
+    with files.atomic_file(path) as file:
         for label in in_order(labels, layers):
             file.write(to_json(label).encode("ascii") + b"\n")
 
@@ -226,39 +224,26 @@ def read_jsonl(path: Path) -> list[UnitLabel]:
 
 
 def write_csv(path: Path, labels: Iterable[UnitLabel], layers: Sequence[str] = ()) -> None:
-    """Write a table for spreadsheets, one row a unit, in the order of `in_order`; atomically.
-
-    A text that a spreadsheet would run as a formula (=, +, -, @ in front) gets an apostrophe.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for label in in_order(labels, layers):
-        writer.writerow(_csv_row(label))
-    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    """Write a table for spreadsheets, one row a unit, in the order of `in_order`; atomically."""
+    files.write_csv(path, CSV_COLUMNS, map(_csv_row, in_order(labels, layers)))
 
 
 def _csv_row(label: UnitLabel) -> list[object]:
-    scores = [rounded_score(s) for s in (label.pmi, label.log_p_given_exemplars, label.log_p)]
+    scores = (label.pmi, label.log_p_given_exemplars, label.log_p)
     return [
-        _csv_text(label.layer),
+        label.layer,
         int(label.unit),
-        _csv_text(label.description or ""),
-        *("" if score is None else score for score in scores),
-        "" if (threshold := rounded_activation(label.threshold)) is None else threshold,
+        label.description,
+        *map(rounded_score, scores),
+        rounded_activation(label.threshold),
         " ".join(sorted(label.flags)),
         *_csv_validity(label.validity),
     ]
 
 
-def _csv_validity(validity: Validity | None) -> list[object]:
+def _csv_validity(validity: Validity | None) -> list[float | None]:
     figures = {} if validity is None else _validity_json(validity)
-    values = (figures.get(name) for name in CSV_COLUMNS[-4:])
-    return ["" if value is None else value for value in values]
-
-
-def _csv_text(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return [figures.get(name) for name in CSV_COLUMNS[-4:]]
 
 
 def _scores(scored: Candidate | UnitLabel) -> dict[str, float | None]:

@@ -5,19 +5,15 @@ exemplar a mask of 56x56 bits; the browser draws the exciting region bright and 
 a unit comes into view. Its size is bounded: photos shrink, then exemplars are left out, until the
 page fits its budget.
 
-All text of labels and names is untrusted. What the template writes is escaped, the data the script
-reads is JSON with every ``<`` escaped and is only ever shown as text, and the content policy allows
-nothing but this page's own script and style (by hash) and embedded images.
+All text of labels and names is untrusted (`milan_onnx.labels.pages`), and what the script reads is
+only ever shown as text.
 """
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.files import write_bytes
 from milan_onnx.labels.masks import GRID, pack_mask
+from milan_onnx.labels.pages import page_style, render, script_json, template
 from milan_onnx.labels.record import (
     UnitLabel,
     in_order,
@@ -192,16 +189,12 @@ def _page(
     masks: Sequence[Sequence[str]],
     thumbnails: Thumbnails,
 ) -> bytes:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    style, script = _template("report.css"), _template("report.js")
     photos, positions = _photos_json(labels, thumbnails)
     data = _data_json(run, labels, masks, thumbnails, positions)
-    html = environment.from_string(_template("report.html.j2")).render(
+    return render(
+        template("milan_onnx.labels", "report.html.j2"),
+        style=page_style() + template("milan_onnx.labels", "report.css"),
+        script=template("milan_onnx.labels", "report.js"),
         title=run.title,
         facts=run.facts,
         warnings=run.warnings,
@@ -209,41 +202,9 @@ def _page(
         figure=figure_text,
         units=len(labels),
         thumbnails=thumbnails,
-        # Hashes in the policy: nothing else on the page may run, whatever a label says.
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(_script_json(data)),
-        photos=Markup(_script_json(photos)),
+        data=script_json(data),
+        photos=script_json(photos),
     )
-    return html.encode("utf-8", "replace")
-
-
-def _template(name: str) -> str:
-    return (resources.files("milan_onnx.labels") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {_source_hash(style)}",
-            f"script-src {_source_hash(script)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-
-
-def _source_hash(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode('ascii')}'"
-
-
-def _script_json(value: Any) -> str:
-    """JSON that cannot end, or open a comment in, the script element that holds it."""
-    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _photos_json(
