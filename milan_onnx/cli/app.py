@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from milan_onnx import __version__
+from milan_onnx.cli.analyze import analyze
 from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
 from milan_onnx.cli.edit import edit
@@ -33,6 +34,7 @@ def app() -> None:
     """Natural language descriptions of the units of a vision network, from its ONNX file."""
 
 
+app.add_command(analyze)
 app.add_command(convert)
 app.add_command(describe)
 app.add_command(describe_exemplars)
