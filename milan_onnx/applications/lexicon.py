@@ -8,7 +8,8 @@ A lexicon is TOML, a table a group:
 
 A description names a group when the words of one of its terms stand in it side by side, plurals
 and spelling folded (`milan_onnx.wording.normalise`): "closed eyes" names ``eye``, "eyeglasses" does
-not.
+not. ``except`` lists what only looks like a term: with ``except = ["clock face"]``, "clock faces"
+does not name ``face``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from milan_onnx.errors import BadInput
 from milan_onnx.wording import normalise
 
-KEYS = frozenset({"about", "words"})
+KEYS = frozenset({"about", "except", "words"})
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,35 @@ class Group:
     about: str = ""
     """One sentence on what it holds."""
 
+    exceptions: tuple[str, ...] = ()
+    """Terms that hold one of the words and mean something else."""
+
     @cached_property
     def terms(self) -> dict[tuple[str, ...], str]:
         """The terms as they are compared, and as they were written."""
-        return {normalise(word): word for word in self.words}
+        return {normalise(word): word for word in reversed(self.words)}
+
+    @cached_property
+    def _other(self) -> dict[tuple[str, ...], str]:
+        return {normalise(word): word for word in self.exceptions}
 
     def named(self, description: str) -> tuple[str, ...]:
         """The terms that a description holds, in its order; none where it is of other things."""
-        said, longest = normalise(description), max(map(len, self.terms), default=0)
-        spans = (
-            said[start : start + length]
-            for start in range(len(said))
-            for length in range(1, longest + 1)
-        )
-        return tuple(dict.fromkeys(self.terms[s] for s in spans if s in self.terms))
+        said = normalise(description)
+        other = {i for span in _spans(said, self._other) for i in range(*span)}
+        spans = (span for span in _spans(said, self.terms) if not other.issuperset(range(*span)))
+        return tuple(dict.fromkeys(self.terms[said[slice(*span)]] for span in spans))
+
+
+def _spans(words: tuple[str, ...], terms: Mapping[tuple[str, ...], str]) -> list[tuple[int, int]]:
+    """Where terms stand among words: (first, after the last)."""
+    longest = max(map(len, terms), default=0)
+    return [
+        (start, end)
+        for start in range(len(words))
+        for end in range(start + 1, min(start + longest, len(words)) + 1)
+        if words[start:end] in terms
+    ]
 
 
 Lexicon = Mapping[str, Group]
@@ -62,8 +78,8 @@ def read_lexicon(path: Path) -> dict[str, Group]:
     """A lexicon from a file. Raises BadInput naming what is wrong in it."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no name of a file
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadInput(f"cannot read the lexicon {path}: {reason}", hint="check it") from error
     return parse_lexicon(text, str(path))
 
@@ -90,12 +106,16 @@ def group(name: str, value: object, source: str) -> Group:
         raise BadInput(f"{where} is no table", hint='write [name] and words = ["a word"]')
     unknown = sorted(set(value) - KEYS)
     if unknown:
-        raise BadInput(f"{where} has the unknown key {unknown[0]}", hint="keys are about, words")
-    return Group(name, _words(value.get("words"), where), str(value.get("about", "")))
+        raise BadInput(
+            f"{where} has the unknown key {unknown[0]}", hint="keys are about, except, words"
+        )
+    words = _words(value.get("words"), "words", where)
+    exceptions = _words(value["except"], "except", where) if "except" in value else ()
+    return Group(name, words, str(value.get("about", "")), exceptions)
 
 
-def _words(value: object, where: str) -> tuple[str, ...]:
+def _words(value: object, key: str, where: str) -> tuple[str, ...]:
     words: Sequence[object] = value if isinstance(value, list) else ()
     if not words or not all(isinstance(word, str) and normalise(word) for word in words):
-        raise BadInput(f"{where} has no list of words", hint='write words = ["face", "eye"]')
+        raise BadInput(f"{where} has no list of {key}", hint=f'write {key} = ["face", "eye"]')
     return tuple(map(str, words))

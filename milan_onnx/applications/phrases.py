@@ -6,8 +6,10 @@ of the paper's own audit says "woman". log p(phrase|E) - λ log p(phrase) asks o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from milan_onnx.reporting import run_probe
 from milan_onnx.run import Run
 from milan_onnx.runtime import Describer, choose_device, choose_threads
 from milan_onnx.runtime.scoring import phrase_array
+from milan_onnx.wording import normalise
 
 UNITS = 64
 """Units scored in one call."""
@@ -67,10 +70,12 @@ class PhraseScores:
 
 
 def score_phrases(
-    run: Run, phrases: Sequence[str], scoring: Scoring, say: Reporter
+    run: Run, phrases: Sequence[str], scoring: Scoring, say: Reporter, *, spellings: bool = False
 ) -> PhraseScores:
     """Score phrases for all units of a run that have something to describe.
 
+    ``spellings``: score instead of each phrase all ways to write it that the captioner knows, such
+    as "faces" for "face"; they have the phrase's `milan_onnx.wording.normalise`.
     Raises RunError where the run's photos are gone or others, BundleError where its captioner is.
     """
     labels = tuple(label for label in run.labels if label.description is not None)
@@ -79,7 +84,7 @@ def score_phrases(
     say.choice("device", device)
     say.choice("threads", threads)
     describer = Describer(bundle, device.value, threads.value)
-    known, tokens, unknown = _known(describer, phrases)
+    known, tokens, unknown = _known(describer, phrases, spellings)
     probe = run_probe(run, scoring.images)
     workers = threads.value if device.value.name == "cpu" else 1  # a GPU is filled by one
     features = exemplar_features(run, labels, probe, describer.encoder(), workers, say)
@@ -98,16 +103,36 @@ def score_phrases(
 
 
 def _known(
-    describer: Describer, phrases: Sequence[str]
+    describer: Describer, phrases: Sequence[str], spellings: bool
 ) -> tuple[tuple[str, ...], list[tuple[int, ...]], tuple[PhraseUnknown, ...]]:
     """Phrases that the captioner can say, their tokens, and why it cannot say the others."""
-    known: list[str] = []
-    tokens: list[tuple[int, ...]] = []
+    found: dict[str, tuple[int, ...]] = {}
     unknown: list[PhraseUnknown] = []
+    written = Spellings(describer.vocabulary) if spellings else None
     for phrase in dict.fromkeys(phrases):
+        ways = written.of(phrase) if written else ()
         try:
-            tokens.append(describer.tokens(phrase))
-            known.append(phrase)
+            for way in ways or (phrase,):
+                found[way] = describer.tokens(way)
         except PhraseUnknown as error:
             unknown.append(error)
-    return tuple(known), tokens, tuple(unknown)
+    return tuple(found), list(found.values()), tuple(unknown)
+
+
+class Spellings:
+    """The ways to write a phrase with the words of a vocabulary."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = frozenset(words)
+        ways: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for word in sorted(self._words):
+            ways[normalise(word)].append(word)
+        self._ways: Mapping[tuple[str, ...], Sequence[str]] = dict(ways)
+
+    def of(self, phrase: str) -> tuple[str, ...]:
+        """As it was written, where that is known, then other numbers and spellings; or none."""
+        own = phrase.lower()
+        words = [self._ways.get((word,), ()) for word in normalise(phrase)]
+        ways = [" ".join(way) for way in product(*words)] if words else []
+        given = [own] if all(word in self._words for word in own.split()) else []
+        return tuple(dict.fromkeys([*given, *ways]))

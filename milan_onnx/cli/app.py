@@ -11,6 +11,7 @@ import click
 
 from milan_onnx import __version__
 from milan_onnx.cli.analyze import analyze
+from milan_onnx.cli.audit import audit
 from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
 from milan_onnx.cli.edit import edit
@@ -35,6 +36,7 @@ def app() -> None:
 
 
 app.add_command(analyze)
+app.add_command(audit)
 app.add_command(convert)
 app.add_command(describe)
 app.add_command(describe_exemplars)

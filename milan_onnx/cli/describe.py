@@ -162,7 +162,7 @@ def describe(model: Path, layers: tuple[str, ...], **given: Any) -> None:
 
     settings = _settings(given)
     say = console(given["quiet"])
-    out = given["out"] or _default_out(model, say, given["overwrite"])
+    out = given["out"] or default_out(model, say, given["overwrite"])
     work(
         model,
         list(layers) or None,
@@ -215,7 +215,7 @@ def _settings(given: dict[str, Any]) -> Any:
     )
 
 
-def _default_out(model: Path, say: Any, overwrite: bool) -> Path:
+def default_out(model: Path, say: Any, overwrite: bool) -> Path:
     """MODEL-run in this folder, or the next free number."""
     from milan_onnx.choice import Choice
 

@@ -158,6 +158,11 @@ class Describer:
         """Number of words it can say."""
         return len(self._vocabulary.words)
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The words it can say, as it writes them."""
+        return tuple(self._vocabulary.words.values())
+
     def tokens(self, phrase: str) -> tuple[int, ...]:
         """Token ids of a phrase, the stop token included, as `score` takes them.
 

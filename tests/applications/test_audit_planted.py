@@ -1,0 +1,72 @@
+"""The bundle that ships finds planted units of faces and skin by their phrases, and few others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from milan_onnx import DescribeOptions, describe
+from milan_onnx.applications.audit import Audit, audit_run
+from milan_onnx.applications.audit.policy import Policy, parse_policy
+from tests.applications.drawn_audit import (
+    EVERYDAY,
+    PROTECTED,
+    write_drawings,
+    write_networks,
+)
+
+GROUPS = ("faces", "skin")
+POLICY = """
+version = 1
+[[rule]]
+name = "phrases"
+groups = ["faces", "skin"]
+look = ["phrases"]
+max_units = 0
+[[rule]]
+name = "labels"
+groups = ["faces", "skin"]
+look = ["label"]
+max_units = 0
+"""
+MOST_ALARMS = 0.05
+
+
+@pytest.fixture(scope="module")
+def audits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Audit, Audit]:
+    """Of the network with protected units, and of the one without."""
+    folder = tmp_path_factory.mktemp("planted")
+    photos = write_drawings(folder / "drawings")
+    policy = parse_policy(POLICY.encode(), "policy", Path())
+    layers = ([*EVERYDAY, "protected"], [*EVERYDAY])
+    found = [
+        _audit(path, names, photos, folder / path.stem, policy)
+        for path, names in zip(write_networks(folder), layers, strict=True)
+    ]
+    return found[0], found[1]
+
+
+def _audit(model: Path, layers: list[str], photos: Path, out: Path, policy: Policy) -> Audit:
+    options = DescribeOptions(validity=False, report=False)
+    run = describe(model, [f"tensor:{name}" for name in layers], photos, out, options=options)
+    return audit_run(run, policy)
+
+
+def test_planted_units_are_found_where_captions_do_not_say_it(audits: tuple[Audit, Audit]) -> None:
+    by_phrase, by_label = (verdict.hits for verdict in audits[0].verdicts)
+    found = {hit.unit for hit in by_phrase if hit.layer == "protected"}
+    said = {hit.unit for hit in by_label if hit.layer == "protected"}
+    assert len(found) >= len(PROTECTED) - 1
+    assert found - said
+
+
+def test_a_network_without_them_raises_few_alarms(audits: tuple[Audit, Audit]) -> None:
+    units = sum(EVERYDAY.values())
+    assert audits[1].verdicts[0].units == units
+    assert len(audits[1].verdicts[0].hits) <= MOST_ALARMS * units
+
+
+def test_everyday_units_beside_them_raise_few_alarms(audits: tuple[Audit, Audit]) -> None:
+    alarms = [hit for hit in audits[0].verdicts[0].hits if hit.layer != "protected"]
+    assert len(alarms) <= MOST_ALARMS * sum(EVERYDAY.values())
