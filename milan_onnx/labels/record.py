@@ -152,9 +152,9 @@ def rounded_activation(value: float) -> float | None:
     return float(f"{float(value):.6g}") + 0.0
 
 
-def to_json(label: UnitLabel) -> str:
-    """The canonical line of a label, without the line end."""
-    value = {
+def values(label: UnitLabel) -> dict[str, Any]:
+    """A label as it is written: plain values, its numbers rounded."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "model": label.model,
         "layer": label.layer,
@@ -167,7 +167,11 @@ def to_json(label: UnitLabel) -> str:
         "flags": sorted(label.flags),
         "validity": None if label.validity is None else _validity_json(label.validity),
     }
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def to_json(label: UnitLabel) -> str:
+    """The canonical line of a label, without the line end."""
+    return json.dumps(values(label), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def from_json(line: str, *, number: int = 1, source: str = "labels.jsonl") -> UnitLabel:
