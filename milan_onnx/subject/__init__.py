@@ -10,7 +10,7 @@ Importing this does not import onnx; reading a model does.
 from milan_onnx.subject.ablation import Ablation, SplitModel, ablated, restored, split
 from milan_onnx.subject.generator import PIXEL, load_generator, read_latents
 from milan_onnx.subject.layers import Kind, Layer, list_layers, output_units, with_layout
-from milan_onnx.subject.model import ImageInput, Subject, external_files, load
+from milan_onnx.subject.model import ImageInput, Subject, external_files, load, parse_model
 from milan_onnx.subject.preprocess import Preprocessing, choose_preprocessing
 from milan_onnx.subject.resolve import Resolution, resolve, resolve_many
 from milan_onnx.subject.surgery import TapOutput, TappedModel, tap
@@ -34,6 +34,7 @@ __all__ = [
     "load",
     "load_generator",
     "output_units",
+    "parse_model",
     "read_latents",
     "resolve",
     "resolve_many",

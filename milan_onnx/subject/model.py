@@ -97,7 +97,7 @@ def load(
     Raises SubjectError when the file cannot be used, with the reason and what to do.
     """
     path = Path(path)
-    model = _parse(path)
+    model = parse_model(path)
     _check_versions(path, model)
     files = _external_files(path, model)
     _take_in_shapes(path, model)
@@ -115,7 +115,8 @@ def load(
     )
 
 
-def _parse(path: Path) -> ModelProto:
+def parse_model(path: Path) -> ModelProto:
+    """Read a model file without its external weights. Raises SubjectError where it is none."""
     import onnx
 
     data = _read(path)
