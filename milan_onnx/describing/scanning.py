@@ -66,7 +66,7 @@ def scan_layers(job: Job) -> Scanned:
     geometry = job.preprocessing.geometry
     loader = Loader(job.inputs, geometry, batch_size=batch.value, workers=job.threads)
     scans = _pass(job, model, loader, job.held_out)
-    job.say.note(describe_skips(loader))
+    job.say.note(describe_skips(len(loader.digests), loader.skipped, loader.converted))
     if len(loader.digests) < job.options.exemplars:
         raise too_few(len(loader.digests), job.options.exemplars)
     if not _halves_fit(job, scans[0]):

@@ -13,6 +13,7 @@ from milan_onnx.probe.loader import (
     default_workers,
     describe_skips,
     frames,
+    listing_digest,
     probe_digest,
 )
 from milan_onnx.probe.sources import open_probe
@@ -38,6 +39,7 @@ __all__ = [
     "exemplar_numbers",
     "frames",
     "listed_files",
+    "listing_digest",
     "open_probe",
     "probe_digest",
 ]

@@ -245,16 +245,34 @@ def probe_digest(digests: Mapping[int, str], names: Sequence[str]) -> str:
     return total.hexdigest()
 
 
-def describe_skips(loader: Loader) -> str:
+def listing_digest(probe: ProbeSet, *, workers: int | None = None) -> str:
+    """One hash for all images that a set lists, usable or not, found without decoding any.
+
+    Of photos the bytes count, of drawn images what they are drawn of.
+    """
+    with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="milan-hash") as pool:
+        digests = list(pool.map(lambda index: _listed_digest(probe, index), range(len(probe))))
+    probe.close()
+    return probe_digest(dict(enumerate(digests)), probe.names)
+
+
+def _listed_digest(probe: ProbeSet, index: int) -> str:
+    try:
+        return probe.digest(index)
+    except Unusable as error:
+        return f"unusable: {error}"
+
+
+def describe_skips(usable: int, skipped: Sequence[Skipped], converted: Sequence[Converted]) -> str:
     """One line on what was met: 'probe images: 118 usable; 2 skipped (…), 3 converted (…)'."""
     parts = []
-    if loader.skipped:
-        listed = _listed([f"{s.name}: {s.reason}" for s in loader.skipped], SHOWN)
-        parts.append(f"{len(loader.skipped)} skipped ({listed})")
-    if loader.converted:
-        listed = _listed([f"{c.name}: {c.how}" for c in loader.converted], SHOWN)
-        parts.append(f"{len(loader.converted)} converted ({listed})")
-    head = f"probe images: {len(loader.digests)} usable"
+    if skipped:
+        listed = _listed([f"{s.name}: {s.reason}" for s in skipped], SHOWN)
+        parts.append(f"{len(skipped)} skipped ({listed})")
+    if converted:
+        listed = _listed([f"{c.name}: {c.how}" for c in converted], SHOWN)
+        parts.append(f"{len(converted)} converted ({listed})")
+    head = f"probe images: {usable} usable"
     return f"{head}; {', '.join(parts)}" if parts else head
 
 

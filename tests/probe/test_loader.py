@@ -191,7 +191,7 @@ def test_skips_conversions_and_digests_of_real_files(tmp_path):
     loader = Loader(open_probe(mixed(tmp_path)), SMALL, batch_size=2, workers=2)
     assert [b.ids.tolist() for b in loader] == [[0, 1], [3, 5]]
     assert loader.digests[0] == hashlib.sha256(png(0)).hexdigest()
-    assert describe_skips(loader) == (
+    assert describe_skips(len(loader.digests), loader.skipped, loader.converted) == (
         "probe images: 4 usable; "
         "2 skipped (broken.jpg: truncated file; text.jpg: a text file, not an image), "
         "1 converted (grey.png: 1-channel to RGB)"
@@ -201,7 +201,7 @@ def test_skips_conversions_and_digests_of_real_files(tmp_path):
 def test_long_lists_are_cut():
     loader = Loader(FakeProbe(40, frozenset(range(1, 39))), SMALL, batch_size=8)
     list(loader)
-    text = describe_skips(loader)
+    text = describe_skips(len(loader.digests), loader.skipped, loader.converted)
     assert "38 skipped" in text and text.count(": bad") == 10 and "; and 28 more)" in text
 
 

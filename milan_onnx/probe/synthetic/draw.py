@@ -44,6 +44,10 @@ class SyntheticProbe(MadeProbe):
             raise IndexError(f"image {index} of {self._count}")
         return self._recipe(index).paint(self._size)
 
+    def digest(self, index: int) -> str:
+        """What it is drawn of; the program that draws it is not in it."""
+        return f"{self._size}:{self._seed}:{index}"
+
     def _recipe(self, index: int) -> Recipe:
         # Imported with the first drawing: a run on photos needs none of it.
         from milan_onnx.probe.synthetic.families import recipe
