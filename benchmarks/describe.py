@@ -96,7 +96,7 @@ def command(folder: Path, arguments: argparse.Namespace, out: str, *more: str) -
     program = str(Path(sys.executable).parent / "milan-onnx")
     line = [program, "describe", str(folder / "subject.onnx"), "-i", str(folder / LIST)]
     line += [word for layer in LAYERS for word in ("-l", layer)]
-    line += ["--no-report", "--resize", "256", "--crop", "224"]
+    line += ["--no-report", "--no-cache", "--resize", "256", "--crop", "224"]
     line += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
     return [*line, "-o", str(folder / out), "--overwrite", *more]
 

@@ -64,7 +64,7 @@ def describe(folder: Path, name: str, images: Path) -> Cost:
     """One run."""
     program = Path(sys.executable).parent / "milan-onnx"
     line = [program, "describe", folder / f"{name}.onnx", "-l", "r2", "-i", images, "-q"]
-    return cost([*line, "-o", folder / f"run-{name}-{images.name}", "--no-report"])
+    return cost([*line, "-o", folder / f"run-{name}-{images.name}", "--no-report", "--no-cache"])
 
 
 def search_time(rounds: int = 3) -> Contest:

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bundle",
+    "Cache",
     "Choice",
     "Console",
     "DescribeOptions",
@@ -32,6 +33,7 @@ __all__ = [
     "describe_folder",
     "evaluate_run",
     "evaluate_virtual",
+    "labels_from_metadata",
     "list_layers",
     "load_bundle",
     "load_run",
@@ -43,6 +45,7 @@ __all__ = [
 
 _HOMES = {
     "Bundle": ("milan_onnx.bundle", "Bundle"),
+    "Cache": ("milan_onnx.cache", "Cache"),
     "Choice": ("milan_onnx.choice", "Choice"),
     "Console": ("milan_onnx.progress", "Console"),
     "DescribeOptions": ("milan_onnx.describing", "DescribeOptions"),
@@ -59,6 +62,7 @@ _HOMES = {
     "describe_folder": ("milan_onnx.describing", "describe_folder"),
     "evaluate_run": ("milan_onnx.applications.evaluate", "evaluate_run"),
     "evaluate_virtual": ("milan_onnx.applications.evaluate", "evaluate_virtual"),
+    "labels_from_metadata": ("milan_onnx.metadata", "labels_from_metadata"),
     "list_layers": ("milan_onnx.subject", "list_layers"),
     "load_bundle": ("milan_onnx.bundle", "load_bundle"),
     "load_run": ("milan_onnx.run", "load_run"),
@@ -76,6 +80,7 @@ if TYPE_CHECKING:
     from milan_onnx.applications.evaluate import evaluate_virtual as evaluate_virtual
     from milan_onnx.bundle import Bundle as Bundle
     from milan_onnx.bundle import load_bundle as load_bundle
+    from milan_onnx.cache import Cache as Cache
     from milan_onnx.choice import Choice as Choice
     from milan_onnx.describing import DescribeOptions as DescribeOptions
     from milan_onnx.describing import describe as describe
@@ -84,6 +89,7 @@ if TYPE_CHECKING:
     from milan_onnx.exemplars import LayerExemplars as LayerExemplars
     from milan_onnx.geometry import Geometry as Geometry
     from milan_onnx.labels import UnitLabel as UnitLabel
+    from milan_onnx.metadata import labels_from_metadata as labels_from_metadata
     from milan_onnx.probe import open_probe as open_probe
     from milan_onnx.progress import Console as Console
     from milan_onnx.reporting import write_run_report as write_run_report

@@ -15,10 +15,21 @@ from milan_onnx.errors import RunError
 from milan_onnx.exemplars import exemplar_masks
 from milan_onnx.generator import recorded_images
 from milan_onnx.geometry import Geometry, Interpolation
-from milan_onnx.labels import ReportRun, ReportSize, write_report
+from milan_onnx.labels import (
+    ReportRun,
+    ReportSize,
+    UnitLabel,
+    summarize,
+    validity_text,
+    write_report,
+)
+from milan_onnx.markdown import safe, table
 from milan_onnx.probe import ExemplarImages, ProbeSet, frames, open_probe
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.run import Run
+
+MOST = 5
+"""Descriptions that a page of Markdown names a layer."""
 
 
 def write_run_report(
@@ -33,16 +44,48 @@ def write_run_report(
         probe = run_probe(run, images)
         shown = _report_run(run, probe)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise RunError(
-            f"the manifest of the run {run.path or ''} is damaged ({reason})",
-            hint="describe again, or restore it from a backup",
-        ) from error
+        raise _damaged_manifest(run, error) from error
     size = write_report(path, run=shown)
     (say or Silent()).note(
         f"report: {size.units} units, {size.images} photos, {size.bytes / 1e6:.1f} MB"
     )
     return size
+
+
+def run_markdown(run: Run) -> str:
+    """What a run found, as a page of Markdown: a line a layer, and what was run on what.
+
+    Raises RunError where the manifest is damaged.
+    """
+    try:
+        facts, names = heading(run), _display_names(run)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged_manifest(run, error) from error
+    rows = [_layer_row(names[layer.layer], layer.layer, run.labels) for layer in run.layers]
+    header = ("layer", "units", "described", "distinct", "validity", "said most often")
+    lines = [
+        f"## Labels of {safe(facts['title'])}",
+        "",
+        *table(header, rows),
+        "",
+        *(f"- {name}: {safe(text)}" for name, text in facts["facts"].items() if name != "Layers"),
+        *(line for warning in facts["warnings"] for line in ("", f"> {safe(warning)}")),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _layer_row(name: str, tensor: str, labels: Sequence[UnitLabel]) -> list[object]:
+    found = summarize(tensor, labels, most=MOST)
+    most = ", ".join(f"{text} ({count})" for text, count in found.repeated)
+    counts = (found.units, found.described, found.distinct)
+    return [safe(name), *counts, validity_text(found), safe(most)]
+
+
+def _damaged_manifest(run: Run, error: Exception) -> RunError:
+    return RunError(
+        f"the manifest of the run {run.path or ''} is damaged ({type(error).__name__}: {error})",
+        hint="describe again, or restore it from a backup",
+    )
 
 
 def run_probe(run: Run, images: Path | None) -> ProbeSet:
@@ -137,6 +180,12 @@ def run_geometry(run: Run) -> Geometry:
 def masks_fade(run: Run) -> bool:
     """Whether a run's masks fade at the border, as those of the paper's code do."""
     return bool(run.manifest["search"].get("legacy"))
+
+
+def heading(run: Run) -> dict[str, Any]:
+    """What a run's page says besides its labels and photos: equal runs may differ in it."""
+    title = run.manifest["model"]["name"]
+    return {"title": title, "facts": _facts(run), "warnings": list(_warnings(run))}
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from tests.toy import toy_bundle, toy_subject
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+
+# A run taken from a cache would prove nothing; tests of the cache name a folder of their own.
+os.environ["MILAN_ONNX_CACHE"] = "off"
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -16,13 +16,16 @@ PACKAGE = Path(milan_onnx.__file__).parent
 
 # A place may import those in rows above its own, and itself.
 ROWS = [
-    {"errors", "choice", "files", "geometry", "machine", "progress", "wording"},
+    {
+        *("errors", "cache", "choice", "files", "geometry"),
+        *("machine", "markdown", "progress", "wording"),
+    },
     {"bundle", "regions", "exemplar_folder"},
     {"subject", "probe"},
     {"planted"},
     {"runtime", "exemplars", "labels"},
     {"run", "doctor", "generator"},
-    {"reporting"},
+    {"metadata", "reporting"},
     {"describing"},
     {"applications", "selftest", "export"},
     {"cli"},

@@ -12,14 +12,17 @@ import click
 from milan_onnx import __version__
 from milan_onnx.cli.analyze import analyze
 from milan_onnx.cli.audit import audit
+from milan_onnx.cli.cache import cache
 from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
 from milan_onnx.cli.edit import edit
 from milan_onnx.cli.evaluate import evaluate
 from milan_onnx.cli.exemplars import describe_exemplars
 from milan_onnx.cli.guard import guarded
+from milan_onnx.cli.labels import labels
 from milan_onnx.cli.say import PATH, console, name_results
 from milan_onnx.cli.selftest import selftest
+from milan_onnx.cli.summary import summary
 from milan_onnx.cli.train import export, train
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -37,13 +40,16 @@ def app() -> None:
 
 app.add_command(analyze)
 app.add_command(audit)
+app.add_command(cache)
 app.add_command(convert)
 app.add_command(describe)
 app.add_command(describe_exemplars)
 app.add_command(edit)
 app.add_command(evaluate)
 app.add_command(export)
+app.add_command(labels)
 app.add_command(selftest)
+app.add_command(summary)
 app.add_command(train)
 
 

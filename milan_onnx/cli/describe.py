@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from milan_onnx.cli.baseline import BASELINE, read_baseline
+from milan_onnx.cli.cache import CACHE, open_cache
+from milan_onnx.cli.cache import cache as cache_commands
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, console, name_results
 
@@ -131,7 +134,21 @@ def options(*groups: Sequence[Decorator]) -> Decorator:
     return add
 
 
-MILAN_FORMAT = [
+FILES = [
+    click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        type=click.Choice(["csv", "jsonl", "parquet"]),
+        help="Write the labels in this format too; labels.jsonl is always there. May be given "
+        "often.",
+    ),
+    click.option(
+        "--write-metadata",
+        is_flag=True,
+        help="Write a copy of MODEL that holds the labels in its metadata: RUN/labelled.onnx.",
+    ),
+    click.option("--metadata-out", type=PATH, help="Another place for that copy."),
     click.option(
         "--write-milan-format",
         "milan_format",
@@ -139,41 +156,101 @@ MILAN_FORMAT = [
         help="Write the exemplars for the paper's code too: RUN/milan, 3 MB a unit.",
     ),
 ]
+LAYERS = [
+    click.option(
+        "--layer",
+        "-l",
+        "layers",
+        multiple=True,
+        help="Tensor, node or module name, glob, or @INDEX of `layers`; may be given often, one "
+        "pass serves all. By default the deepest layer with positions.",
+    ),
+]
+JOB = [
+    click.option(
+        "--job",
+        type=PATH,
+        help="TOML file of several models, described one after another; other options win over "
+        "what it says (docs/batch.md).",
+    ),
+]
+NO_FILES: dict[str, Any] = {
+    "formats": (),
+    "write_metadata": False,
+    "metadata_out": None,
+    "milan_format": False,
+    "report": False,
+    "overwrite": False,
+}
+"""What a command sets that only wants to know what a run would be."""
+MAKING = (LAYERS, PHOTOS, GENERATOR, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
 
 
 @click.command(short_help="Describe the units of layers of a model.")
-@click.argument("model", type=PATH)
-@click.option(
-    "--layer",
-    "-l",
-    "layers",
-    multiple=True,
-    help="Tensor, node or module name, glob, or @INDEX of `layers`; may be given often, one pass "
-    "serves all. By default the deepest layer with positions.",
-)
+@click.argument("model", type=PATH, required=False)
 @options(
-    PHOTOS, GENERATOR, RESULT, MILAN_FORMAT, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE
-)
+    LAYERS, PHOTOS, GENERATOR, JOB, RESULT, FILES, BASELINE, CACHE,
+    EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE,
+)  # fmt: skip
+@click.pass_context
 @guarded
-def describe(model: Path, layers: tuple[str, ...], **given: Any) -> None:
-    """Describe the units of layers of MODEL, an ONNX file, and write a run."""
+def describe(context: click.Context, /, model: Path | None, job: Path | None, **given: Any) -> None:
+    """Describe the units of layers of MODEL, an ONNX file, and write a run; or do so for each
+    model of a --job."""
     from milan_onnx.cli.table import LabelTable
+    from milan_onnx.errors import UsageError
+
+    if (model is None) == (job is None):
+        what = "no model is given" if model is None else "--job names the models itself"
+        raise UsageError(what, hint="give MODEL, or --job FILE")
+    say = console(given["quiet"])
+    if job is not None:
+        from milan_onnx.cli.jobs import describe_job
+
+        describe_job(job, context, say)
+    elif model is not None:
+        before = read_baseline(given)
+        run = describe_model(model, given, say, open_cache(given, say), LabelTable(say))
+        before.compare(run.path, say)
+
+
+def describe_model(
+    model: Path, given: dict[str, Any], say: Any, cache: Any, on_label: Callable[[Any], None]
+) -> Any:
+    """Describe one model as the command's options say; returns the run."""
     from milan_onnx.describing import describe as work
 
     settings = _settings(given)
-    say = console(given["quiet"])
     out = given["out"] or default_out(model, say, given["overwrite"])
-    work(
+    run = work(
         model,
-        list(layers) or None,
+        list(given["layers"]) or None,
         given["images"],
         out,
         bundle=given["bundle"],
         options=settings,
         reporter=say,
-        on_label=LabelTable(say),
+        on_label=on_label,
+        cache=cache,
     )
     name_results(out, say, given["report"])
+    if given["write_metadata"]:
+        say.note(f"model with labels: {given['metadata_out'] or out / 'labelled.onnx'}")
+    return run
+
+
+@cache_commands.command("key", short_help="Print what a run would be kept as.")
+@click.argument("model", type=PATH)
+@options(*MAKING)
+@guarded
+def cache_key(model: Path, **given: Any) -> None:
+    """Print the key of the run that `describe` would make of MODEL with the same options: it is
+    another one wherever anything differs that may change the result."""
+    from milan_onnx.describing import run_key
+
+    images, layers = given["images"], list(given["layers"]) or None
+    settings = _settings(NO_FILES | given)
+    print(run_key(model, layers, images, bundle=given["bundle"], options=settings).sha256)
 
 
 def _settings(given: dict[str, Any]) -> Any:
@@ -201,6 +278,9 @@ def _settings(given: dict[str, Any]) -> Any:
         "threads",
         "batch_size",
         "reduce",
+        "formats",
+        "write_metadata",
+        "metadata_out",
         "milan_format",
         "report",
         "overwrite",

@@ -36,14 +36,25 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             # The reader of stdout went away (`| head`): no error, and not to be said at exit.
             discard_stdout()
-        except OSError as error:
-            discard_stdout()
-            end(f"error: {_reason(error)}", EnvironmentUnfit.exit_code)
-        except MemoryError:
-            hint = "describe fewer layers at once, or lower --tail-memory, --threads or --beam"
-            end(f"error: the machine's memory is not enough; {hint}", EnvironmentUnfit.exit_code)
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError):
+                discard_stdout()
+            code, text = failure(error)
+            end(f"error: {text}", code)
 
     return run
+
+
+def failure(error: Exception) -> tuple[int, str]:
+    """The exit code and the sentence for an error; 1 for what is a fault of the program."""
+    if isinstance(error, MilanError):
+        return error.exit_code, str(error)
+    if isinstance(error, OSError):
+        return EnvironmentUnfit.exit_code, _reason(error)
+    if isinstance(error, MemoryError):
+        hint = "describe fewer layers at once, or lower --tail-memory, --threads or --beam"
+        return EnvironmentUnfit.exit_code, f"the machine's memory is not enough; {hint}"
+    return MilanError.exit_code, f"{type(error).__name__}: {error}"
 
 
 def end(text: str, code: int) -> NoReturn:

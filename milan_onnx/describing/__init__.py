@@ -11,23 +11,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from milan_onnx.cache import Cache, Key
 from milan_onnx.describing.encoding import encode_exemplars
 from milan_onnx.describing.folders import describe_folder, write_folders
 from milan_onnx.describing.job import Job, prepare
 from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import manifest
 from milan_onnx.describing.options import DescribeOptions
+from milan_onnx.describing.recalling import Memory, run_facts
 from milan_onnx.describing.scanning import scan_layers
 from milan_onnx.describing.validating import validate
+from milan_onnx.errors import UsageError
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.files import staged_folder
-from milan_onnx.labels import UnitLabel, summarize, validity_text
+from milan_onnx.labels import UnitLabel, summarize, validity_text, write_labels
+from milan_onnx.metadata import LABELLED, check_place, write_labelled
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.reporting import write_run_report
 from milan_onnx.run import MANIFEST, MILAN_FORMAT, REPORT, Run, save_run
 from milan_onnx.runtime import Describer
 
-__all__ = ["DescribeOptions", "describe", "describe_folder"]
+__all__ = ["DescribeOptions", "describe", "describe_folder", "run_key"]
 
 
 def describe(
@@ -40,13 +44,15 @@ def describe(
     options: DescribeOptions | None = None,
     reporter: Reporter | None = None,
     on_label: Callable[[UnitLabel], None] = lambda label: None,
+    cache: Cache | None = None,
 ) -> Run:
     """Describe the units of layers of an ONNX model.
 
     ``layers``: names, module paths or globs (None: the deepest layer with positions). ``images``: a
     folder, list file, zip or tar of photos (None: the built-in synthetic set). ``out``: the run's
     folder (None: nothing is written). ``bundle``: another captioner. ``on_label`` is called with
-    each label once it is complete: as they come, or with validity at the end.
+    each label once it is complete: as they come, or with validity at the end. ``cache``: where a
+    run that was made before is found, and this one is kept (None: nowhere).
 
     Raises the errors of `milan_onnx.errors`; on any of them, and on an interrupt, nothing is left
     behind at ``out``.
@@ -56,21 +62,90 @@ def describe(
     options.check()
 
     def made() -> Job:
-        photos, captioner = Path(images) if images else None, Path(bundle) if bundle else None
-        return prepare(Path(model), layers, photos, captioner, options, say)
+        return _job(model, layers, images, bundle, options, say)
 
     if out is None:
-        return _describe(made(), on_label)
+        job = made()
+        return _run(job, Memory(cache, job) if cache else None, on_label)
     with staged_folder(Path(out), overwrite=options.overwrite, marker=MANIFEST) as folder:
         job = made()
-        run = _describe(job, on_label)
+        copy = _labelled(job, Path(out))
+        memory = Memory(cache, job) if cache else None
+        run = _run(job, memory, on_label)
         save_run(folder, run)
-        if options.milan_format:
-            names = [str(facts["module"] or facts["tensor"]) for facts in run.manifest["layers"]]
-            write_folders(folder / MILAN_FORMAT, job, run.layers, names)
-        if options.report:
+        _save_more(folder, job, run)
+        if options.report and memory:
+            memory.report(folder / REPORT, run)
+        elif options.report:
             write_run_report(folder / REPORT, run, say)
+        if copy is not None:
+            write_labelled(folder / copy, job.subject, run)
     return replace(run, path=Path(out))
+
+
+def run_key(
+    model: str | Path,
+    layers: str | Sequence[str] | None = None,
+    images: str | Path | None = None,
+    *,
+    bundle: str | Path | None = None,
+    options: DescribeOptions | None = None,
+) -> Key:
+    """What a cache would keep the run as that `describe` makes of the same; raises as it does."""
+    options = options or DescribeOptions()
+    options.check()
+    return Key(run_facts(_job(model, layers, images, bundle, options, Silent())))
+
+
+def _job(
+    model: str | Path,
+    layers: str | Sequence[str] | None,
+    images: str | Path | None,
+    bundle: str | Path | None,
+    options: DescribeOptions,
+    say: Reporter,
+) -> Job:
+    photos, captioner = Path(images) if images else None, Path(bundle) if bundle else None
+    return prepare(Path(model), layers, photos, captioner, options, say)
+
+
+def _labelled(job: Job, out: Path) -> Path | None:
+    """Where the copy of the model goes that holds the labels, from the run's folder; None: nowhere.
+
+    Raises UsageError where it may not be.
+    """
+    if not job.options.write_metadata:
+        return None
+    given = job.options.metadata_out
+    check_place(job.subject, given or out / LABELLED)
+    if given is not None and not given.absolute().parent.is_dir():
+        raise UsageError(f"the folder {given.parent} is not there", hint="make it first")
+    return Path(LABELLED) if given is None else given.absolute()
+
+
+def _save_more(folder: Path, job: Job, run: Run) -> None:
+    """Write what else was asked for: labels in other formats, exemplars in the paper's."""
+    names = [layer.layer for layer in run.layers]
+    for name in job.options.formats:
+        write_labels(folder / f"labels.{name}", run.labels, names, name)
+    if job.options.milan_format:
+        modules = [str(facts["module"] or facts["tensor"]) for facts in run.manifest["layers"]]
+        write_folders(folder / MILAN_FORMAT, job, run.layers, modules)
+
+
+def _run(job: Job, memory: Memory | None, on_label: Callable[[UnitLabel], None]) -> Run:
+    """The run of a job: as it was made before, or made now."""
+    run = memory.run() if memory else None
+    if run is not None:
+        for label in run.labels:
+            on_label(label)
+    else:
+        run = _describe(job, on_label)
+        if memory:
+            memory.keep(run)
+    if run.manifest["validity"] is not None:
+        _say_validity(job, run.layers, run.labels)
+    return run
 
 
 def _describe(job: Job, on_label: Callable[[UnitLabel], None]) -> Run:
@@ -87,7 +162,6 @@ def _describe(job: Job, on_label: Callable[[UnitLabel], None]) -> Run:
         labels = validate(job, describer, encoder, scanned, described)
         for label in labels:
             on_label(label)
-        _say_validity(job, scanned.layers, labels)
     else:
         labels = [unit.label for layer in described for unit in layer]
     return Run(manifest(job, scanned, labels), tuple(labels), scanned.layers)

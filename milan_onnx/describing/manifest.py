@@ -28,9 +28,17 @@ def manifest(job: Job, scanned: Scanned, labels: Sequence[UnitLabel]) -> dict[st
         "probe": _probe(job, scanned),
         "preprocessing": asdict(job.preprocessing) | {"geometry": asdict(job.geometry)},
         "validity": _validity(job, scanned),
-        "environment": _environment(job)
-        | {"model_path": str(job.subject.path), "batch": scanned.batch}
-        | ({"generator": dict(job.generator)} if job.generator else {}),
+        "environment": _environment(job) | {"batch": scanned.batch} | places(job),
+    }
+
+
+def places(job: Job) -> dict[str, Any]:
+    """Of the environment, where things are: all that an equal run may have another of."""
+    return {
+        "images": job.probe.source,
+        "bundle_path": str(job.bundle.path),
+        "model_path": str(job.subject.path),
+        **({"generator": dict(job.generator)} if job.generator else {}),
     }
 
 
@@ -65,7 +73,7 @@ def _captioning(job: Captioning) -> dict[str, Any]:
         "milan_onnx": __version__,
         "bundle": {"name": bundle.name, "version": bundle.version, "sha256": job.bundle.sha256},
         "search": asdict(job.search),
-        "options": _options(job),
+        "options": result_options(job),
     }
 
 
@@ -132,7 +140,8 @@ def _probe(job: Job, scanned: Scanned) -> dict[str, Any]:
     }
 
 
-def _options(job: Captioning) -> dict[str, Any]:
+def result_options(job: Captioning) -> dict[str, Any]:
+    """The settings that change what is found, as the user gave them."""
     options = job.options
     names = ("exemplars", "quantile", "candidates", "tail_memory", "limit", "synthetic", "seed")
     more = ("layout", "validity", "validity_level")

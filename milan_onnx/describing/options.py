@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from milan_onnx.bundle import LARGEST_BEAM
 from milan_onnx.errors import UsageError
+from milan_onnx.labels import check_formats
 from milan_onnx.subject import Kind, choose_preprocessing
 
 
@@ -95,6 +96,15 @@ class DescribeOptions:
     milan_format: bool = False
     """Write the exemplars in the format of the paper's code too (`milan_onnx.exemplar_folder`)."""
 
+    formats: tuple[str, ...] = ()
+    """Write the labels in these formats too (`milan_onnx.labels.FORMATS`): RUN/labels.csv, ..."""
+
+    write_metadata: bool = False
+    """Write a copy of the model that holds the labels (`milan_onnx.metadata`)."""
+
+    metadata_out: Path | None = None
+    """Where that copy goes; None: RUN/labelled.onnx."""
+
     report: bool = True
     """Write report.html."""
 
@@ -102,7 +112,10 @@ class DescribeOptions:
     """Replace a run that is already there."""
 
     def check(self) -> None:
-        """Refuse numbers that make no sense, before any work. Raises UsageError."""
+        """Refuse what makes no sense, before any work.
+
+        Raises UsageError, or ExtraMissing for a format whose package is not installed.
+        """
         wrong = {
             "exemplars": not _whole(self.exemplars) or self.exemplars < 1,
             "quantile": not 0 < self.quantile < 1,
@@ -119,6 +132,9 @@ class DescribeOptions:
         for name, bad in wrong.items():
             if bad:
                 raise UsageError(f"the value of --{name} is out of range", hint="see --help")
+        check_formats(self.formats)
+        if self.metadata_out is not None and not self.write_metadata:
+            raise UsageError("--metadata-out goes with --write-metadata only", hint="see --help")
         known = inspect.signature(choose_preprocessing).parameters
         for name in self.preprocessing:
             if name not in known or name == "subject":
