@@ -58,7 +58,7 @@ def run_markdown(run: Run) -> str:
     Raises RunError where the manifest is damaged.
     """
     try:
-        facts, names = heading(run), _display_names(run)
+        facts, names = heading(run), display_names(run)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged_manifest(run, error) from error
     rows = [_layer_row(names[layer.layer], layer.layer, run.labels) for layer in run.layers]

@@ -164,7 +164,8 @@ class CutClassifier:
                 ids.append(batch.ids)
                 meter(len(batch.ids))
         if loader.skipped or loader.converted:
-            whole.say.note(describe_skips(loader))
+            used = len(loader.digests)
+            whole.say.note(describe_skips(used, loader.skipped, loader.converted))
         return PassedImages(self, store, ids, images.labels)
 
     def first(self, frames: NDArray[np.uint8]) -> list[Array]:

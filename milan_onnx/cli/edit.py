@@ -25,6 +25,16 @@ WHICH = [
     ),
     click.option("--look", default=1, help="Descriptions of a unit looked at, best first."),
     click.option(
+        "--phrase",
+        "phrases",
+        multiple=True,
+        metavar="WORDS",
+        help="Units in which these words stand out, whatever their description says; repeatable.",
+    ),
+    click.option("--false-alarms", default=0.01, help="Share of other units that may stand out."),
+    click.option("--probe", type=PATH, help="The run's photos, where they have moved."),
+    click.option("--bundle", type=PATH, help="The run's captioner, where it has moved."),
+    click.option(
         "--units",
         multiple=True,
         metavar="LAYER:N,N-N",

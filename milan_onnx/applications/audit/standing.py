@@ -116,9 +116,9 @@ def raised_odds(
 def chances(raised: Floats, background: Floats) -> Floats:
     """The share of background units that would stand as high by chance: (U,), 0..1.
 
-    The background is taken as normal around its median; its spread is its median absolute deviation,
-    which units that do show the concept hardly move. Its middle is at most 0: where most units show
-    the concept, the odds are raised in most.
+    The background is taken as normal around its median; its spread is its median absolute
+    deviation, which units that do show the concept hardly move. Its middle is at most 0: where most
+    units show the concept, the odds are raised in most.
     """
     middle = float(np.median(background))
     spread = NORMAL * float(np.median(np.abs(background - middle)))

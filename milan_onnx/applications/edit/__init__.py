@@ -21,11 +21,13 @@ from milan_onnx.applications.edit.means import mean_activations
 from milan_onnx.applications.edit.selecting import (
     Selected,
     by_number,
+    by_phrases,
     by_words,
     merged,
 )
 from milan_onnx.applications.edit.writing import Undone, check_place, undo, write_edited
 from milan_onnx.applications.labelled import LabelledImages, open_labelled
+from milan_onnx.applications.phrases import Scoring
 from milan_onnx.applications.reopened import (
     check_manifest,
     run_layer,
@@ -52,6 +54,18 @@ class EditOptions:
 
     look: int = 1
     """How many of a unit's descriptions are looked at, best first."""
+
+    phrases: tuple[str, ...] = ()
+    """Phrases that are scored for each unit, whatever its description says."""
+
+    false_alarms: float = 0.01
+    """Share of units without them in which phrases may stand out all the same."""
+
+    probe: Path | None = None
+    """The run's photos, where they have moved and phrases are scored."""
+
+    bundle: Path | None = None
+    """The run's captioner, where it has moved and phrases are scored."""
 
     units: tuple[str, ...] = ()
     """Units by number: ``LAYER:1,2,7-9``, or files of LAYER,UNIT."""
@@ -115,6 +129,7 @@ class EditOptions:
         """Refuse what makes no sense, before any work. Raises UsageError."""
         wrong = {
             "look": self.look < 1,
+            "false-alarms": not 0 < self.false_alarms < 1,
             "most": self.most < 1,
             "validation": not 0 < self.validation < 1,
             "tolerance": not 0 <= self.tolerance <= 1,
@@ -128,9 +143,10 @@ class EditOptions:
         for name, bad in wrong.items():
             if bad:
                 raise UsageError(f"the value of --{name} is out of range", hint="see --help")
-        if not self.match and not self.units:
+        if not (self.match or self.phrases or self.units):
             raise UsageError(
-                "it is not said which units to edit", hint="give --match WORD or --units LAYER:1,2"
+                "it is not said which units to edit",
+                hint="give --match WORD, --phrase WORDS or --units LAYER:1,2",
             )
         if self.images is None and self.adversarial is not None:
             raise UsageError(
@@ -202,7 +218,7 @@ def edit_model(
     subject = run_subject(run, model)
     if out is not None:
         check_place(out, subject.path, options.overwrite)
-    selected = _select(run, options)
+    selected = _select(run, options, say)
     layers = _layers(run, subject, selected)
     edited = Edited(None, tuple(selected), tuple(selected), None, (), {})
     if options.images is not None:
@@ -214,10 +230,13 @@ def edit_model(
     return replace(edited, path=out, facts=facts)
 
 
-def _select(run: Run, options: EditOptions) -> list[Selected]:
+def _select(run: Run, options: EditOptions, say: Reporter) -> list[Selected]:
     parts = [by_number(run, options.units)]
     if options.match:
         parts.append(by_words(run.labels, options.match, options.look))
+    if options.phrases:
+        scoring = Scoring(options.probe, options.bundle, options.device, options.threads)
+        parts.append(by_phrases(run, options.phrases, options.false_alarms, scoring, say))
     return merged(run, parts, options.layers)
 
 

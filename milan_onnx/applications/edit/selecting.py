@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from milan_onnx.applications.ablating import Unit
+from milan_onnx.applications.audit.standing import standings_of
 from milan_onnx.applications.lexicon import Group
+from milan_onnx.applications.phrases import Scoring
 from milan_onnx.applications.reopened import Place, choose_places, run_places
-from milan_onnx.errors import BadInput, UsageError
+from milan_onnx.errors import BadInput, PhraseUnknown, UsageError
 from milan_onnx.labels import UnitLabel
+from milan_onnx.progress import Reporter
 from milan_onnx.run import Run
 
 
@@ -53,6 +56,32 @@ def by_words(labels: Iterable[UnitLabel], words: Sequence[str], most: int) -> li
             best = said[0] == label.description
             where = "its description" if best else f"its candidate {said[0]!r}"
             found.append(Selected(label, f"{where} says {said[1][0]!r}"))
+    return found
+
+
+def by_phrases(
+    run: Run, phrases: Sequence[str], level: float, scoring: Scoring, say: Reporter
+) -> list[Selected]:
+    """Units whose exemplars raise the odds of some phrases as in at most a share ``level`` of units
+    that have nothing to do with them (`standings_of`).
+
+    Raises PhraseUnknown where the captioner knows none of the phrases, and the errors of
+    `milan_onnx.applications.phrases.score_phrases`.
+    """
+    group = Group("phrase", tuple(phrases))
+    standing = standings_of(run, [group], scoring, say)[group.name]
+    if not standing.known:
+        raise PhraseUnknown(
+            f"the captioner can say none of {', '.join(phrases)}", hint="say it in other words"
+        )
+    for phrase in standing.unknown:
+        say.note(f"the captioner cannot say {phrase!r}: it is left out")
+    found = []
+    for label in run.labels:
+        place = standing.of(label)
+        if place is not None and place.chance <= level:
+            why = f"{place.phrase!r} stands out (by chance {place.chance:.2g})"
+            found.append(Selected(label, why))
     return found
 
 
