@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Run:
         painted_classifier(folder / "colours.onnx"),
         ["act"],
         folder / "photos",
+        folder / "run",
         bundle=bundle_path,
-        options=milan_onnx.DescribeOptions(preprocessing=PREPROCESSING, validity=False),
+        options=milan_onnx.DescribeOptions(
+            preprocessing=PREPROCESSING, validity=False, report=False
+        ),
     )
 
 
@@ -107,3 +111,32 @@ def test_what_cannot_be_is_said(run: Run) -> None:
         measured(run, layers=("conv7",))
     with pytest.raises(UsageError, match="--seeds"):
         measured(run, seeds=0)
+
+
+def test_the_command_shows_curves_and_writes_what_an_audit_reads(
+    run: Run, milan: Any, tmp_path: Path
+) -> None:
+    done = milan(
+        "analyze", run.path, "--images", photos(run), "--share", 0.5, "--steps", 3, "--each-unit",
+        "--csv", tmp_path / "tables", "--html", tmp_path / "page.html", "-o", tmp_path / "out.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ablated by" in done.stdout and "random" in done.stdout
+    lines = (tmp_path / "tables" / "importance.csv").read_text().splitlines()
+    assert lines[0] == "layer,unit,importance" and len(lines) == 7
+    assert "Importance by ablation" in (tmp_path / "page.html").read_text()
+    assert json.loads((tmp_path / "out.json").read_text())["importance"]["units"] == 6
+    rules = '[[rule]]\nname = "any"\ngroups = ["faces", "text"]\nmax_importance = 0.9\n'
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 1\n" + rules)
+    done = milan(
+        "audit", run.path, "--policy", policy, "--importance", tmp_path / "tables/importance.csv"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_images_belong_to_one_run(run: Run, milan: Any) -> None:
+    done = milan("analyze", run.path, run.path, "--images", photos(run))
+    assert done.returncode == 2 and "one run only" in done.stderr
+    done = milan("analyze", run.path, "--each-unit")
+    assert done.returncode == 2 and "--each-unit goes with --images only" in done.stderr

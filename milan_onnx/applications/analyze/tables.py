@@ -41,14 +41,15 @@ def tables(analysis: Analysis) -> tuple[Table, ...]:
     )
 
 
-def write_tables(folder: Path, analysis: Analysis) -> list[Path]:
-    """Write each table as a CSV file of a folder, which is made; returns their paths."""
+def write_tables(folder: Path, analysis: Analysis, more: Sequence[Table] = ()) -> list[Path]:
+    """Write each table, and ``more``, as a CSV file of a folder, which is made; returns their
+    paths."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     paths = []
-    for table in tables(analysis):
+    for table in (*tables(analysis), *more):
         paths.append(folder / f"{table.name}.csv")
         write_csv(paths[-1], table.header, table.rows)
     return paths

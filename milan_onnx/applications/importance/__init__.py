@@ -8,7 +8,7 @@ part of the model before the first ablated layer runs once (`milan_onnx.applicat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.ablating import Classifier, PassedImages, Unit, by_layer
+from milan_onnx.applications.importance.result import RANDOM, Curve, Importance
 from milan_onnx.applications.labelled import LabelledImages, open_labelled
 from milan_onnx.applications.reopened import (
     check_manifest,
@@ -31,8 +32,9 @@ from milan_onnx.progress import Reporter
 from milan_onnx.run import Run
 from milan_onnx.subject import Layer
 
+__all__ = ["Curve", "Importance", "ImportanceOptions", "measure_importance"]
+
 Values = NDArray[np.float64]
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -89,63 +91,6 @@ class ImportanceOptions:
         for name, bad in wrong.items():
             if bad:
                 raise UsageError(f"the value of --{name} is out of range", hint="see --help")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Accuracy as units are ablated in one order."""
-
-    name: str
-    """The criterion, or ``random``."""
-
-    accuracy: tuple[float, ...]
-    """At each step; of ``random`` the mean over its draws."""
-
-    low: tuple[float, ...]
-    """The least over the draws; for a criterion the accuracy itself."""
-
-    high: tuple[float, ...]
-    """The largest over the draws."""
-
-    classes: Mapping[str, float]
-    """Accuracy of each class at the last step."""
-
-    @property
-    def mean(self) -> float:
-        """Accuracy over the steps after the first: what criteria are compared by."""
-        return float(np.mean(self.accuracy[1:]))
-
-
-@dataclass(frozen=True)
-class Importance:
-    """What ablation showed."""
-
-    layers: tuple[str, ...]
-    """Tensors of the layers whose units were ablated."""
-
-    units: int
-    """How many they have."""
-
-    images: int
-    """Labelled images that could be used."""
-
-    ablated: tuple[int, ...]
-    """Units ablated at each step, from 0 on."""
-
-    curves: tuple[Curve, ...]
-    """``random`` first, then criteria by their mean accuracy, the most harmful first."""
-
-    classes: Mapping[str, float]
-    """Accuracy of each class with nothing ablated."""
-
-    loss: Mapping[Unit, float] | None
-    """Accuracy lost by ablating each unit alone; None where that was not asked."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
-        loss = self.loss
-        rows = None if loss is None else [[tensor, u, value] for (tensor, u), value in loss.items()]
-        return asdict(self) | {"loss": rows}
 
 
 def measure_importance(
@@ -210,7 +155,7 @@ def _wanted(
     found = {name: values[list(chosen)] for name, values in criteria.items()}
     if options.criteria:
         return {name: found[name] for name in options.criteria}
-    return {name: values for name, values in found.items() if np.ptp(values) > 0}
+    return {name: values for name, values in found.items() if len(np.unique(values)) > 1}
 
 
 def _rankings(labels: Sequence[UnitLabel], criteria: Mapping[str, Values]) -> dict[str, list[Unit]]:
