@@ -119,7 +119,12 @@ def _write(found: Any, importance: Any, given: dict[str, Any], say: Any) -> None
 
 
 def _show(found: Any, importance: Any, say: Any, as_json: bool) -> None:
-    from milan_onnx.applications.analyze.tables import layers_table, shares_table, words_table
+    from milan_onnx.applications.analyze.tables import (
+        cell_text,
+        layers_table,
+        shares_table,
+        words_table,
+    )
     from milan_onnx.applications.importance.showing import curves_table
     from milan_onnx.cli.table import print_table
 
@@ -134,4 +139,4 @@ def _show(found: Any, importance: Any, say: Any, as_json: bool) -> None:
     for number, table in enumerate(table for table in made if table.rows):
         if number:
             print()
-        print_table(table.header, table.rows)
+        print_table(table.header, [[*map(cell_text, row)] for row in table.rows])

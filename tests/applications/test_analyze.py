@@ -78,7 +78,7 @@ def test_tables_say_what_units_respond_to(milan: Command, run_path: Path) -> Non
     early, late, both = (dict(zip(layers[0], row, strict=True)) for row in layers[1:])
     assert (early["units"], early["described"], early["distinct"]) == ("8", "7", "5")
     assert (late["units"], late["described"], both["units"]) == ("12", "12", "20")
-    assert early["with a kind"] == late["with a kind"] == "1.0"
+    assert early["with a kind"] == late["with a kind"] == "1.000"
     shares = {
         row[1]: dict(zip(kinds[0][2:], map(float, row[2:]), strict=True)) for row in kinds[1:]
     }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from milan_onnx.applications.analyze.criteria import MAX_WORD_DIFFERENCE, criteria
 from milan_onnx.applications.analyze.figures import figures
-from milan_onnx.applications.analyze.kinds import JOINS, KindFinder
+from milan_onnx.applications.analyze.kinds import JOINS, Kinds
 from milan_onnx.applications.analyze.reading import Reader
 from milan_onnx.applications.analyze.result import NO_KIND
 from milan_onnx.applications.analyze.speech import NOUN, PARTS, Speech
@@ -72,6 +72,9 @@ def label(description: str | None, unit: int = 0, pmi: float | None = -1.0) -> U
         ("objects in areas", "abstract", "relation abstract"),
         ("object parts", "part", "part"),
         ("green mambas", "object", "object"),
+        ("dogs, grass", "object", "object scene"),
+        ("red, striped cats", "object", "colour texture object"),
+        ("people, animals; text, ", "person", "object person text"),
         ("Gray backgrounds", "colour", "colour abstract"),
         ("xyzzy", None, ""),
         ("of the", None, ""),
@@ -100,10 +103,9 @@ def test_every_noun_of_the_shipped_captioner_has_a_kind() -> None:
 
 def test_a_lexicon_of_ones_own() -> None:
     text = '[birds]\nwords = ["bird", "owl"]\n[water]\nwords = ["lake"]\n'
-    finder = KindFinder(parse_lexicon(text, "mine"))
-    assert finder("owls on a lake").all == ("birds", "water")
-    assert finder("owls on a lake").main == "birds"
-    assert finder("dogs").main is None
+    reader = Reader(parse_lexicon(text, "mine"))
+    assert reader("owls on a lake").kinds == Kinds(("birds", "water"), "birds")
+    assert reader("dogs").kinds == Kinds((), None)
 
 
 phrases = st.lists(st.sampled_from([*WORDS, "xyzzy", "a", "of"]), max_size=6).map(" ".join)
@@ -145,6 +147,8 @@ def test_parts_of_speech(phrase: str, tags: str) -> None:
         ("black-and-white dogs", 2, 3),
         ("dogs and cats", 3, 1),
         ("brown dogs on green grass", 5, 3),
+        ("long, thin dogs", 3, 2),
+        ("dogs, cats, and mice", 4, 1),
         ("", 0, 0),
     ],
 )

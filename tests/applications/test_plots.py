@@ -13,6 +13,7 @@ from milan_onnx.applications.analyze.plots import (
     Amount,
     Bar,
     Line,
+    _Frame,
     _spread,
     _ticks,
     bars,
@@ -108,14 +109,14 @@ def test_ticks_hold_the_range(one: float, other: float) -> None:
     assert all(a < b for a, b in itertools.pairwise(ticks))
 
 
-@given(st.lists(st.floats(0, 250), min_size=1, max_size=14))
+@given(st.lists(st.floats(26, 276), min_size=1, max_size=14))
 @settings(deadline=None)
 def test_names_of_lines_do_not_lie_on_each_other(wanted: list[float]) -> None:
-    places = _spread(wanted, 250)
+    places = _spread(wanted, _Frame((0, 1), (0, 1), 26, 250))
     ordered = sorted(places)
     assert all(b - a >= 14 - 1e-9 for a, b in itertools.pairwise(ordered))
-    assert ordered[0] >= -1e-9
-    assert ordered[-1] <= 250 + 1e-9
+    assert ordered[0] >= 26 - 1e-9
+    assert ordered[-1] <= 276 + 1e-9
     order = sorted(range(len(wanted)), key=lambda place: (wanted[place], place))
     assert [places[place] for place in order] == ordered
 

@@ -8,11 +8,11 @@ part's head is its last term that stands for something of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from milan_onnx.applications.lexicon import Lexicon
-from milan_onnx.wording import breaks, normalise
+from milan_onnx.wording import breaks
 
 ABSTRACT = "abstract"
 ATTRIBUTES = frozenset({"colour", "texture"})
@@ -62,22 +62,20 @@ class KindFinder:
                 self._groups[words] = (*self._groups.get(words, ()), name)
         self._longest = max(map(len, self._groups), default=0)
 
-    def __call__(self, description: str) -> Kinds:
-        """The kinds of a description."""
-        words = normalise(description)
-        terms = self._terms(words)
-        found = {name for term in terms for name in term.groups if name in JOINS}
+    def __call__(self, clauses: Iterable[tuple[str, ...]]) -> Kinds:
+        """The kinds of a description, of normalised words by clause (`Speech.clauses`)."""
+        read = [(words, self._terms(words)) for words in clauses]
+        found = {name for _, terms in read for t in terms for name in t.groups if name in JOINS}
         mains: list[str] = []
-        for part, end in _parts(words, terms):
+        for part, end in (part for words, terms in read for part in _parts(words, terms)):
             named = _part_kinds(part, end)
             found.update(*named)
             head = next((kinds for kinds in reversed(named) if _own(kinds)), ())
             mains += [name for name in head if name != ABSTRACT][:1]
         if not mains and ABSTRACT in found:
             mains = [ABSTRACT]
-        return Kinds(
-            tuple(name for name in self.names if name in found), mains[0] if mains else None
-        )
+        everything = tuple(name for name in self.names if name in found)
+        return Kinds(everything, next(iter(mains), None))
 
     def known(self, word: str) -> bool:
         """Whether a normalised word is a term."""

@@ -11,7 +11,13 @@ from milan_onnx.applications.analyze.apart import WordScore
 from milan_onnx.applications.analyze.plots import Amount, Bar, bars, legend, stacked_bars
 from milan_onnx.applications.analyze.result import NO_KIND, Analysis, Apart, Figures
 from milan_onnx.applications.analyze.speech import PARTS
-from milan_onnx.applications.analyze.tables import Table, group_name, layers_table, tables
+from milan_onnx.applications.analyze.tables import (
+    Table,
+    cell_text,
+    group_name,
+    layers_table,
+    tables,
+)
 from milan_onnx.files import write_bytes
 from milan_onnx.labels.pages import page_style, render, template
 
@@ -65,6 +71,7 @@ def page(analysis: Analysis, sections: Sequence[Section] = ()) -> bytes:
         apart=[_apart(group, number) for number, group in enumerate(analysis.apart)],
         examples=analysis.examples,
         unknown=analysis.unknown,
+        cell_text=cell_text,
         layers=layers_table(analysis),
         tables=[table for table in tables(analysis) if table.name in ("kinds", "speech", "words")],
         sections=[(s, [(heading, Markup(plot)) for heading, plot in s.plots]) for s in sections],
@@ -135,7 +142,8 @@ def _sizes(analysis: Analysis, run: str, number: int) -> tuple[Markup, Markup]:
             for row, value in zip(rows, values, strict=True)
         ]
         about = "; ".join(f"{cell.label}: {cell.text}" for cell in cells)
-        plots.append(Markup(bars(f"{what}-{number}", f"Mean {what}, {run}", about, cells)))
+        title = f"Mean {what}, {run}"
+        plots.append(Markup(bars(f"{what}-{number}", title, about, cells, above=True)))
     return plots[0], plots[1]
 
 
@@ -159,12 +167,14 @@ class _Shown:
 def _apart(apart: Apart, number: int) -> _Shown:
     from markupsafe import Markup
 
+    most = max((abs(score.z) for score in (*apart.more, *apart.less)), default=0.0)
+
     def drawn(way: str, colour: int) -> Markup:
         scores = apart.more if way == "more" else apart.less
         rows = [Amount(s.word, abs(s.z), f"{s.z:+.1f}", _said(s, apart)) for s in scores]
         title = f"Words said {way}, {apart.run} {group_name(apart)}"
         about = ", ".join(f"{score.word} {score.z:+.1f}" for score in scores) or "none"
-        return Markup(bars(f"{way}-{number}", title, about, rows, colour=colour))
+        return Markup(bars(f"{way}-{number}", title, about, rows, most=most, colour=colour))
 
     whole = apart.layer is None
     return _Shown(

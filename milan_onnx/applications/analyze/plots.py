@@ -24,6 +24,8 @@ NARROW = 300
 LETTER = 6.4
 """Width of a letter, in pixels: a little more than most take."""
 LINE_HEIGHT = 14
+TOP, BELOW = 26, 40
+"""Room above and below the frame of a chart, in pixels; the style leaves some beside it."""
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -121,21 +123,36 @@ def _segments(
         done += share
 
 
-def bars(key: str, title: str, about: str, rows: Sequence[Amount], *, colour: int = 0) -> str:
-    """Bars from a common start, the largest value the longest."""
-    step, most = 24, max((row.value for row in rows), default=0)
-    start, room = 0.34, 0.5
+def bars(
+    key: str,
+    title: str,
+    about: str,
+    rows: Sequence[Amount],
+    *,
+    most: float | None = None,
+    colour: int = 0,
+    above: bool = False,
+) -> str:
+    """Bars from a common start.
+
+    ``most``: the value of the longest possible bar, so that plots side by side have one scale; by
+    default the largest there is. ``above``: labels stand above their bars, with room for long ones.
+    """
+    largest = max((row.value for row in rows), default=0) if most is None else most
+    step, drop, start, room = (42, 20, 0.0, 0.84) if above else (24, 3, 0.34, 0.5)
     svg = _svg(key, title, about, step * len(rows))
     for place, row in enumerate(rows):
         top = step * place
-        width = room * row.value / most if row.value > 0 else 0.0
-        _text(svg, _elided(row.label, 15), x="0", y=_px(top + 15), cls="label", full=row.label)
+        width = room * row.value / largest if row.value > 0 else 0.0
+        label = _elided(row.label, 36 if above else 15)
+        _text(svg, label, x="0", y=_px(top + (14 if above else 15)), cls="label", full=row.label)
         box = _add(
-            svg, "rect", x=_percent(start), y=_px(top + 3), width=_percent(width), height="16",
+            svg, "rect", x=_percent(start), y=_px(top + drop), width=_percent(width), height="16",
             cls=f"segment fill-{_colour(colour)}",
         )  # fmt: skip
         _add(box, "title").text = _clean(f"{row.label}: {row.about or row.text}")
-        _text(svg, row.text, x=_percent(start + width), y=_px(top + 15), cls="note", dx="6")
+        end = _percent(start + width)
+        _text(svg, row.text, x=end, y=_px(top + drop + 12), cls="note", dx="6")
     return _string(svg)
 
 
@@ -159,24 +176,19 @@ def line_chart(
     _check(lines)
     across = _span([x for line in lines for x in line.x])
     y_ticks = _ticks(*(y_range or _y_span(lines)))
-    above, below = 26, 40
-    svg = _svg(key, title, about, height)
-    _text(svg, y_name, x="0", y="12", cls="axis")
-    frame = _Frame(across, (y_ticks[0], y_ticks[-1]), height - above - below)
-    area = _add(
-        svg, "svg", x="44", y=_px(above), width="70%", height=_px(frame.height),
-        overflow="visible", cls="area",
-    )  # fmt: skip
-    _axes(area, frame, y_ticks, x_name)
+    svg = _svg(key, title, about, height, cls="plot lines")
+    _text(svg, y_name, x="-44", y="12", cls="axis")
+    frame = _Frame(across, (y_ticks[0], y_ticks[-1]), TOP, height - TOP - BELOW)
+    _axes(svg, frame, y_ticks, x_name)
     plot = _add(
-        area, "svg", viewBox="0 0 1000 1000", preserveAspectRatio="none", width="100%",
-        height="100%", overflow="visible",
+        svg, "svg", y=_px(TOP), width="100%", height=_px(frame.height), viewBox="0 0 1000 1000",
+        preserveAspectRatio="none", overflow="visible",
     )  # fmt: skip
     for number, line in enumerate(lines):
         _band(plot, frame, line, number)
     for number, line in enumerate(lines):
         _line(plot, frame, line, number)
-    _names(area, frame, lines)
+    _names(svg, frame, lines)
     return _string(svg)
 
 
@@ -190,6 +202,9 @@ class _Frame:
     y: tuple[float, float]
     """Values at the lower and upper edges."""
 
+    top: float
+    """Pixels above the upper edge."""
+
     height: float
     """Pixels from the lower to the upper edge."""
 
@@ -200,6 +215,10 @@ class _Frame:
     def down(self, y: float) -> float:
         """How far down a value lies, 0 to 1."""
         return (self.y[1] - y) / (self.y[1] - self.y[0])
+
+    def pixels(self, y: float) -> float:
+        """How far down a value lies, in pixels of the plot."""
+        return self.top + self.height * self.down(y)
 
     def point(self, x: float, y: float) -> str:
         """A point in thousandths."""
@@ -219,14 +238,15 @@ def _check(lines: Sequence[Line]) -> None:
 
 def _axes(area: ElementTree.Element, frame: _Frame, y_ticks: Sequence[float], x_name: str) -> None:
     for y in y_ticks:
-        at = _px(frame.height * frame.down(y))
+        at = _px(frame.pixels(y))
         _add(area, "line", x1="0", x2="100%", y1=at, y2=at, cls="rule")
         _text(area, _number(y), x="0", y=at, dx="-8", dy="4", cls="tick end")
+    bottom = frame.top + frame.height
     x_ticks = [x for x in _ticks(*frame.x) if frame.x[0] <= x <= frame.x[1]]
     for x in x_ticks:
         at = _percent(frame.across(x))
-        _text(area, _number(x), x=at, y=_px(frame.height + 16), cls="tick middle")
-    _text(area, x_name, x="100%", y=_px(frame.height + 34), cls="axis end")
+        _text(area, _number(x), x=at, y=_px(bottom + 16), cls="tick middle")
+    _text(area, x_name, x="100%", y=_px(bottom + 34), cls="axis end")
 
 
 def _band(plot: ElementTree.Element, frame: _Frame, line: Line, number: int) -> None:
@@ -246,25 +266,28 @@ def _line(plot: ElementTree.Element, frame: _Frame, line: Line, number: int) -> 
     _add(drawn, "title").text = _clean(line.name)
 
 
-def _names(area: ElementTree.Element, frame: _Frame, lines: Sequence[Line]) -> None:
-    """Each line's name beside its end, moved apart where they would lie on each other."""
-    wanted = [frame.height * frame.down(line.y[-1]) if line.y else 0.0 for line in lines]
-    for number, y in enumerate(_spread(wanted, frame.height)):
-        name = lines[number].name
-        dot = _add(area, "g", cls="direct")
-        _add(dot, "circle", cx="100%", cy=_px(y), r="4", cls=f"fill-{_colour(number)} knob")
-        _text(dot, _elided(name, 18), x="100%", y=_px(y), dx="16", dy="4", cls="label", full=name)
+def _names(svg: ElementTree.Element, frame: _Frame, lines: Sequence[Line]) -> None:
+    """Each line's name right of its end, moved apart where they would lie on each other."""
+    beside = _add(svg, "svg", x="100%", overflow="visible", cls="direct")
+    named = [(number, line) for number, line in enumerate(lines) if line.y]
+    ends = [frame.pixels(line.y[-1]) for _, line in named]
+    for (number, line), end, y in zip(named, ends, _spread(ends, frame), strict=True):
+        colour = _colour(number)
+        _add(beside, "line", x1="0", x2="14", y1=_px(end), y2=_px(y), cls=f"lead stroke-{colour}")
+        _add(beside, "circle", cx="0", cy=_px(end), r="4", cls=f"fill-{colour} knob")
+        name = _elided(line.name, 22)
+        _text(beside, name, x="18", y=_px(y + 4), cls="label", full=line.name)
 
 
-def _spread(wanted: Sequence[float], height: float) -> list[float]:
+def _spread(wanted: Sequence[float], frame: _Frame) -> list[float]:
     """Places near the wanted ones, a line of text apart, in their order; ties in the given one."""
-    gap = min(LINE_HEIGHT, height / max(1, len(wanted) - 1))
+    gap = min(LINE_HEIGHT, frame.height / max(1, len(wanted) - 1))
     order = sorted(range(len(wanted)), key=lambda place: (wanted[place], place))
     places = [0.0] * len(wanted)
-    last = -gap
+    last = frame.top - gap
     for place in order:
         last = places[place] = max(wanted[place], last + gap)
-    last = height + gap
+    last = frame.top + frame.height + gap
     for place in reversed(order):
         last = places[place] = min(places[place], last - gap)
     return places
@@ -312,12 +335,14 @@ def _ticks(low: float, high: float) -> list[float]:
 # --- elements --------------------------------------------------------------------------------
 
 
-def _svg(key: str, title: str, about: str, height: float) -> ElementTree.Element:
+def _svg(
+    key: str, title: str, about: str, height: float, *, cls: str = "plot"
+) -> ElementTree.Element:
     """A plot with a name and a description for those who do not see it."""
     svg = ElementTree.Element(
         "svg",
         {
-            "class": "plot",
+            "class": cls,
             "width": "100%",
             "height": _px(height),
             "role": "img",

@@ -75,18 +75,18 @@ class Reader:
         return self._known[description]
 
     def _read(self, description: str) -> Reading:
-        words = normalise(description)
+        clauses = self._speech.clauses(description)
         return Reading(
             description=description,
-            words=words,
-            tags=self._speech(words),
-            kinds=self.finder(description),
+            words=tuple(word for words in clauses for word in words),
+            tags=tuple(tag for words in clauses for tag in self._speech(words)),
+            kinds=self.finder(clauses),
             length=len(description.split()),
-            complexity=len(words) - _heads(words),
+            complexity=sum(len(words) - _heads(words) for words in clauses),
         )
 
 
 def _heads(words: tuple[str, ...]) -> int:
-    """Parts of a phrase that hold a word: each has one head."""
+    """Parts of a clause that hold a word: each has one head."""
     ends = [-1, *breaks(words), len(words)]
     return sum(end - start > 1 for start, end in itertools.pairwise(ends))

@@ -106,6 +106,13 @@ def group_name(apart: Apart) -> str:
     return ALL_LAYERS if apart.layer is None else apart.layer
 
 
+def cell_text(cell: object) -> str:
+    """A cell for people: figures with 3 decimals, a dash where there is nothing."""
+    if cell is None:
+        return "-"
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
 def rounded(value: float | None) -> float | None:
     """A figure as it is shown: 3 decimals."""
     return None if value is None else round(value, 3) + 0.0
