@@ -112,7 +112,8 @@ def _write(found: Any, importance: Any, given: dict[str, Any], say: Any) -> None
         say.note(f"figures: {given['out']}")
     if given["csv"] is not None:
         more = tables(importance) if importance else ()
-        say.note(f"tables: {', '.join(map(str, write_tables(given['csv'], found, more)))}")
+        paths = write_tables(given["csv"], found, more)
+        say.note(f"tables: {given['csv']} ({', '.join(path.name for path in paths)})")
     if given["html"] is not None:
         write_page(given["html"], found, [section(importance)] if importance else [])
         say.note(f"page: {given['html'].resolve().as_uri()}")

