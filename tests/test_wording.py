@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from milan_onnx import wording
-from milan_onnx.wording import normalise, right, says
+from milan_onnx.wording import breaks, normalise, right, says
 
 WORDS = st.sampled_from(
     "dog dogs boxes box leaves gray color red orange the a of and or with round glasses".split()
@@ -123,3 +125,18 @@ def test_folded_forms_are_fixed_points() -> None:
     for words in (wording.COLOURS, wording.RELATIONS, *wording.NAMES):
         for word in words:
             assert normalise(f"{word} x")[:1] in ((word,), ("x",))
+
+
+@pytest.mark.parametrize(
+    ("phrase", "parts"),
+    [
+        ("black and white dogs on the grass", ["black and white dog", "grass"]),
+        ("dogs and cats", ["dog", "cat"]),
+        ("on top", ["", "top"]),
+        ("dogs", ["dog"]),
+    ],
+)
+def test_breaks_hold_parts_apart(phrase: str, parts: list[str]) -> None:
+    words = normalise(phrase)
+    ends = [-1, *breaks(words), len(words)]
+    assert [" ".join(words[a + 1 : b]) for a, b in pairwise(ends)] == parts
