@@ -252,18 +252,20 @@ class _Surgeon:
 
     def _tap(self, number: int, layer: Layer) -> TapOutput:
         """Bring a layer to float32 (N, C, h, w)."""
-        output = self.back.free_name(f"layer_{number}")
         dims = self._dims(layer)
         name = self._as_float(layer.tensor)
         units = dims[UNIT_AXIS[layer.kind]]
+        # As it is, not through an Identity: ONNX Runtime 1.32 breaks graphs in which one stands
+        # beside a Pad (tests/subject/test_subject_tap.py).
+        plain = layer.kind == "channels_first"
+        output = name if plain else self.back.free_name(f"layer_{number}")
         result = TapOutput(layer, output, units, None, (layer.note,) if layer.note else ())
         if layer.kind == "tokens":
             return self._tap_tokens(name, result, dims[1])
         if layer.kind == "channels_last":
             self.back.op("Transpose", name, output=output, perm=[0, 3, 1, 2])
             return replace(result, grid=_grid(dims[1], dims[2]))
-        if layer.kind == "channels_first":
-            self.back.op("Identity", name, output=output)
+        if plain:
             return replace(result, grid=_grid(dims[2], dims[3]))
         if layer.kind == "sequence":
             self.back.reshape(name, [0, 0, 1, -1], output)

@@ -214,6 +214,7 @@ def test_searching_again_finds_the_runs_own_labels(run_path: Path) -> None:
     """The baselines are made from the same features as the run: with its λ they are its labels."""
     from milan_onnx.applications.evaluate import runs
     from milan_onnx.applications.evaluate.captions import search
+    from milan_onnx.applications.reopened import exemplar_features, search_settings
     from milan_onnx.bundle import load_bundle
     from milan_onnx.progress import Silent
     from milan_onnx.reporting import run_probe
@@ -223,9 +224,10 @@ def test_searching_again_finds_the_runs_own_labels(run_path: Path) -> None:
     options = runs.RunOptions()
     case = runs._Case(run, None, run.labels, 17, options, Silent())  # type: ignore[arg-type]
     describer = Describer(load_bundle(run.manifest["environment"]["bundle_path"]), Device("cpu"))
-    features = runs._features(case, run_probe(run, None), describer.encoder(), 1)
-    settings = runs._search_settings(run)
-    found = runs._back(case, search(describer, features, settings, lambda _: None))
+    labels = [label for label in run.labels if label.description is not None]
+    encoder = describer.encoder()
+    features = exemplar_features(run, labels, run_probe(run, None), encoder, 1, Silent())
+    found = runs._back(case, search(describer, features, search_settings(run), lambda _: None))
     assert [texts[0] if texts else None for texts in found] == [x.description for x in run.labels]
 
 
