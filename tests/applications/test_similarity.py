@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milan_onnx.applications.evaluate.sentences import (
+from milan_onnx.applications.sentences import (
     PACKAGE,
     SentenceModel,
     model_folder,
     read_safetensors,
 )
-from milan_onnx.applications.evaluate.similarity import Similarity, choose_similarity
+from milan_onnx.applications.similarity import Similarity, choose_similarity
 from milan_onnx.errors import EnvironmentUnfit, ExtraMissing
 from milan_onnx.progress import Silent
 

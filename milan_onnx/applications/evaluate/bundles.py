@@ -14,7 +14,6 @@ from milan_onnx.applications.evaluate.captions import search
 from milan_onnx.applications.evaluate.intervals import RESAMPLES
 from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
 from milan_onnx.applications.evaluate.result import Evaluation
-from milan_onnx.applications.evaluate.similarity import choose_similarity
 from milan_onnx.applications.evaluate.virtual import (
     FEWEST_PHOTOS,
     Pool,
@@ -23,6 +22,7 @@ from milan_onnx.applications.evaluate.virtual import (
     make_pool,
     virtual_features,
 )
+from milan_onnx.applications.similarity import choose_similarity
 from milan_onnx.bundle import Bundle, load_bundle
 from milan_onnx.choice import Choice
 from milan_onnx.errors import ProbeError, UsageError

@@ -18,8 +18,8 @@ from milan_onnx.applications.evaluate.answers import (
 )
 from milan_onnx.applications.evaluate.intervals import Bootstrap, Figure
 from milan_onnx.applications.evaluate.result import Row
-from milan_onnx.applications.evaluate.similarity import Similarity
 from milan_onnx.applications.evaluate.text_metrics import TextMetrics
+from milan_onnx.applications.similarity import Similarity
 
 COLUMNS = {
     "label_top1": "label@1",

@@ -15,7 +15,6 @@ from milan_onnx.applications.evaluate.intervals import RESAMPLES
 from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
 from milan_onnx.applications.evaluate.netdissect import LabelledPhotos, dissect
 from milan_onnx.applications.evaluate.result import Evaluation, Row
-from milan_onnx.applications.evaluate.similarity import choose_similarity
 from milan_onnx.applications.evaluate.text_metrics import TextMetrics
 from milan_onnx.applications.evaluate.truth import Kind, Truth, read_truth
 from milan_onnx.applications.reopened import (
@@ -26,6 +25,7 @@ from milan_onnx.applications.reopened import (
     run_places,
     search_settings,
 )
+from milan_onnx.applications.similarity import choose_similarity
 from milan_onnx.errors import BundleError, RunError, UsageError
 from milan_onnx.files import sha256_file
 from milan_onnx.labels import UnitLabel

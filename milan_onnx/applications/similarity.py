@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.applications.evaluate.sentences import SentenceModel
+from milan_onnx.applications.sentences import SentenceModel
 from milan_onnx.errors import ExtraMissing
 from milan_onnx.progress import Reporter
 
@@ -53,5 +53,5 @@ def choose_similarity(wanted: bool | None, say: Reporter) -> Similarity | None:
     except ExtraMissing as error:
         if wanted:
             raise
-        say.note(f"the column of sentence similarity is left out: {error}")
+        say.note(f"sentence similarity is left out: {error}")
         return None
