@@ -24,7 +24,7 @@ from milan_onnx.files import write_json
 from milan_onnx.labels import UnitLabel, read_jsonl, write_jsonl
 
 FORMAT = "milan-onnx-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LABELS = "labels.jsonl"
 STORE = "exemplars"

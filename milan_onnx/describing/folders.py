@@ -123,6 +123,8 @@ def _layer(place: Path, found: ExemplarArrays, layers: int) -> LayerExemplars:
         thresholds=np.full(units, WITHIN, np.float32),
         bottomed=np.zeros(units, np.bool_),
         maximum=np.ones(units, np.float32) if told is None else told.max(axis=1),
+        sample=np.zeros(0, np.int64),
+        fingerprint=np.zeros((units, 0), np.float32),
         images=len(np.unique(ids)),
         method="given",
     )

@@ -1,6 +1,7 @@
 """Exemplars: the images and regions that excite a unit most (MILAN section 3)."""
 
 from milan_onnx.exemplars.activations import Activations, HostActivations
+from milan_onnx.exemplars.fingerprint import Fingerprints
 from milan_onnx.exemplars.halves import Halves, halves
 from milan_onnx.exemplars.held_out import HeldOut, HeldOutOptions, HeldOutScan
 from milan_onnx.exemplars.masks import exemplar_masks, upsample
@@ -11,6 +12,7 @@ from milan_onnx.exemplars.topk import TopK
 
 __all__ = [
     "Activations",
+    "Fingerprints",
     "Halves",
     "HeldOut",
     "HeldOutOptions",

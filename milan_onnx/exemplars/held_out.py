@@ -1,8 +1,7 @@
 """What a scan keeps of the held-out half: photos on which a description is put to the test.
 
-For every unit its ``top`` most active photos, and ``sample`` photos that all units share: those of
-smallest rank (see `milan_onnx.exemplars.halves`), a bottom-k sketch. That is a uniform sample
-without replacement which depends on no order, costs one comparison a photo, and merges exactly.
+For every unit its ``top`` most active photos, and ``sample`` photos that all units share (see
+`milan_onnx.exemplars.sample`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.exemplars.activations import Activations
 from milan_onnx.exemplars.halves import Halves
+from milan_onnx.exemplars.sample import Slots
 from milan_onnx.exemplars.topk import NO_IMAGE, TopK
 
 Floats = NDArray[np.float32]
@@ -86,9 +86,7 @@ class Sample:
     """The photos of smallest rank, with all units' maximum and map on each."""
 
     def __init__(self, size: int, units: int, positions: int) -> None:
-        # Slots are unordered while the scan runs, so that a newcomer moves its own maps only.
-        self._ranks = np.full(size, NO_IMAGE, np.int64)
-        self._ids = np.full(size, NO_IMAGE, np.int64)
+        self._slots = Slots(size)
         self._scores = np.empty((size, units), np.float32)
         self._maps = np.empty((size, units, positions), np.float32)
 
@@ -103,36 +101,25 @@ class Sample:
 
     def merge(self, other: Sample) -> None:
         """Offer the photos that the sample of other images kept."""
-        filled = other._filled()
+        filled = other._slots.filled()
 
         def maps(photo: int) -> Iterable[Floats]:
             found: Iterable[Floats] = other._maps[filled[photo]]
             return found
 
-        self._offer(other._ids[filled], other._ranks[filled], other._scores[filled], maps)
+        self._offer(*other._slots.photos(), other._scores[filled], maps)
 
     def result(self) -> tuple[Ids, Floats, Floats]:
         """Ids (S,), maxima (S, U) and maps (S, U, P), by rank."""
-        filled = self._filled()
-        return self._ids[filled], self._scores[filled], self._maps[filled]
-
-    def _filled(self) -> Ids:
-        """The slots that hold a photo, by rank."""
-        order = np.lexsort((self._ids, self._ranks))
-        return np.asarray(order[self._ids[order] != NO_IMAGE])
+        filled = self._slots.filled()
+        return self._slots.photos()[0], self._scores[filled], self._maps[filled]
 
     def _offer(
         self, ids: Ids, ranks: Ids, scores: Floats, maps: Callable[[int], Iterable[Floats]]
     ) -> None:
         """Photos (n,), their maxima (n, U), and all units' maps (P,) of any of them."""
-        size = len(self._ids)
-        order = np.lexsort((np.append(self._ids, ids), np.append(self._ranks, ranks)))
-        stays = np.zeros(size + len(ids), bool)
-        stays[order[:size]] = True
-        # There are as many newcomers as losers, so the two lists pair up.
-        losers, newcomers = np.flatnonzero(~stays[:size]), np.flatnonzero(stays[size:])
-        for slot, photo in zip(losers.tolist(), newcomers.tolist(), strict=True):
-            self._ids[slot], self._ranks[slot] = ids[photo], ranks[photo]
+        slots, newcomers = self._slots.admit(ids, ranks)
+        for slot, photo in zip(slots.tolist(), newcomers.tolist(), strict=True):
             self._scores[slot] = scores[photo]
             for unit, found in enumerate(maps(photo)):
                 self._maps[slot, unit] = found

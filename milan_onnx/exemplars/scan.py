@@ -1,7 +1,8 @@
-"""One pass over the probe images: exemplars, quantiles and extremes of every asked layer.
+"""One pass over the probe images: exemplars, quantiles, extremes and fingerprints of every asked
+layer.
 
 Memory does not grow with the number of images beyond the tail buffers' budget: a layer keeps the
-maps of its winners, a tail (or histogram) of activations and two extremes a unit.
+maps of its winners, a tail (or histogram) of activations, two extremes and a fingerprint a unit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.errors import SubjectError
 from milan_onnx.exemplars.activations import Activations
+from milan_onnx.exemplars.fingerprint import Fingerprints
 from milan_onnx.exemplars.halves import Halves, halves
 from milan_onnx.exemplars.held_out import HeldOutOptions, HeldOutScan
 from milan_onnx.exemplars.quantile import (
@@ -74,6 +76,7 @@ class LayerScan:
         positions = self.height * self.width
         self.topk = TopK(self.units, options.exemplars, positions)
         self.quantile = _quantile(self.units, positions, images, options.quantile, method)
+        self.fingerprints = Fingerprints(self.units)
         self.held_out = (
             HeldOutScan(self.units, (self.height, self.width), options.held_out)
             if options.held_out
@@ -84,9 +87,9 @@ class LayerScan:
         self._lowest = np.full(self.units, np.inf, np.float32)
         self._maximum = np.full(self.units, -np.inf, np.float32)
 
-    def add(self, ids: Ids, activations: Activations, sides: Halves | None = None) -> None:
-        """Count images: ids (B,) and their activations; ``sides``: the halves they are in, where
-        one is held out."""
+    def add(self, ids: Ids, activations: Activations, sides: Halves) -> None:
+        """Count images: ids (B,) and their activations; ``sides``: their ranks, and the halves
+        they are in where one is held out."""
         scores = activations.maxima
         if np.isnan(scores).any():
             unit = int(np.flatnonzero(np.isnan(scores).any(axis=0))[0])
@@ -101,7 +104,8 @@ class LayerScan:
             lowest = activations.lowest(open_units)
             self._lowest[open_units] = np.minimum(self._lowest[open_units], lowest)
         self.quantile.add(activations)
-        if self.held_out is None or sides is None:
+        self.fingerprints.add(ids, sides.ranks, scores)
+        if self.held_out is None:
             self.topk.add(ids, activations)
             return
         self.topk.add(ids, activations, np.flatnonzero(~sides.held_out))
@@ -114,6 +118,7 @@ class LayerScan:
         self._lowest = np.minimum(self._lowest, other._lowest)
         self.topk.merge(other.topk)
         self.quantile.merge(other.quantile)
+        self.fingerprints.merge(other.fingerprints)
         if self.held_out is not None and other.held_out is not None:
             self.held_out.merge(other.held_out)
 
@@ -121,6 +126,7 @@ class LayerScan:
         """The exemplars, once all images are counted."""
         ids, activations, maps = self.topk.ranked()
         thresholds = self.quantile.value()
+        sample, fingerprint = self.fingerprints.result()
         return LayerExemplars(
             layer=self.layer,
             ids=ids,
@@ -129,6 +135,8 @@ class LayerScan:
             thresholds=thresholds,
             bottomed=self._lowest >= thresholds,
             maximum=self._maximum,
+            sample=sample,
+            fingerprint=fingerprint,
             images=self.images,
             method=self.quantile.method,
         )
@@ -144,8 +152,8 @@ class Scan:
         options: ScanOptions,
         digest: Callable[[int], str] = str,
     ) -> None:
-        """Of at most ``images`` images. ``digest`` names the content of an image by its id: where a
-        half is held out, it says which image is in which."""
+        """Of at most ``images`` images. ``digest`` names the content of an image by its id: it says
+        which images make the fingerprints and, where a half is held out, which is in which."""
         self._names, self._images, self._options = layers, images, options
         self._digest = digest
         self.layers: list[LayerScan] = []
@@ -169,8 +177,7 @@ class Scan:
                 LayerScan(layer, shape, self._images, self._options, method)
                 for layer, shape, method in zip(self._names, shapes, methods, strict=True)
             ]
-        held_out = self._options.held_out
-        sides = halves([self._digest(i) for i in ids.tolist()]) if held_out else None
+        sides = halves([self._digest(i) for i in ids.tolist()])
         for layer, found in zip(self.layers, activations, strict=True):
             layer.add(ids, found, sides)
 

@@ -23,11 +23,21 @@ from milan_onnx.files import unwritable, write_bytes, write_json
 
 Floats = NDArray[np.float32]
 
-ARRAYS = ("ids", "activations", "maps", "thresholds", "bottomed", "maximum")
+ARRAYS = (
+    "ids",
+    "activations",
+    "maps",
+    "thresholds",
+    "bottomed",
+    "maximum",
+    "sample",
+    "fingerprint",
+)
 DTYPES: Mapping[str, tuple[type[np.generic], ...]] = {
     "ids": (np.int64,),
     "maps": (np.float32, np.uint8),
     "bottomed": (np.bool_,),
+    "sample": (np.int64,),
 }
 """What arrays may hold that are not float32."""
 LAYER_FILE = "layer.json"
@@ -57,6 +67,13 @@ class LayerExemplars:
 
     maximum: Floats
     """Largest activation of each unit (U,)."""
+
+    sample: NDArray[np.int64]
+    """Image ids (S,) of a random sample of the scanned images, the same for all units and for all
+    models that see these images; none (S = 0) where maps are masks of another tool."""
+
+    fingerprint: Floats
+    """The largest activation of each unit in each of the sample's images (U, S)."""
 
     images: int
     """Images that were scanned."""
@@ -138,9 +155,15 @@ def _check_arrays(arrays: Mapping[str, Any]) -> None:
     units, k = arrays["ids"].shape if arrays["ids"].ndim == 2 else (-1, -1)
     maps = arrays["maps"].shape
     grid = maps[2:] if len(maps) == 4 and min(maps[2:]) > 0 else (-1, -1)
-    shapes = {"activations": (units, k), "maps": (units, k, *grid)}
+    shapes = {
+        "ids": (units, k),
+        "activations": (units, k),
+        "maps": (units, k, *grid),
+        "sample": (arrays["sample"].size,),
+        "fingerprint": (units, arrays["sample"].size),
+    }
     for name, array in arrays.items():
-        if array.shape != shapes.get(name, (units, k) if name == "ids" else (units,)):
+        if array.shape != shapes.get(name, (units,)):
             raise ValueError(f"{name}.npy has the shape {array.shape}, which does not fit the rest")
 
 

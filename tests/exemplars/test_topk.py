@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from milan_onnx.exemplars import HostActivations, LayerScan, Scan, ScanOptions, choose_methods
+from milan_onnx.exemplars.store import ARRAYS
 from milan_onnx.exemplars.topk import NO_IMAGE, TopK
 
 Floats = NDArray[np.float32]
@@ -99,7 +100,7 @@ def test_scan_of_two_layers_does_not_depend_on_batches() -> None:
 
     for one, other in zip(results(7), results(32), strict=True):
         left, right = one.result(), other.result()
-        for name in ("ids", "activations", "maps", "thresholds", "bottomed", "maximum"):
+        for name in ARRAYS:
             assert getattr(left, name).tobytes() == getattr(right, name).tobytes(), name
 
 
