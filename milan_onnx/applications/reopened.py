@@ -50,7 +50,8 @@ def check_manifest(run: Run) -> None:
         search_settings(run)
         facts = [*display_names(run)]
         facts += [manifest["bundle"]["sha256"], manifest["probe"]["sha256"]]
-        dict(manifest["model"])
+        facts += [manifest["model"]["name"], manifest["model"]["sha256"], *display_names(run)]
+        dict(manifest["options"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"the manifest of the run {run.path or ''} is damaged "

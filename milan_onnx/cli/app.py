@@ -15,6 +15,7 @@ from milan_onnx.cli.audit import audit
 from milan_onnx.cli.cache import cache
 from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
+from milan_onnx.cli.diff import diff
 from milan_onnx.cli.edit import edit
 from milan_onnx.cli.evaluate import evaluate
 from milan_onnx.cli.exemplars import describe_exemplars
@@ -44,6 +45,7 @@ app.add_command(cache)
 app.add_command(convert)
 app.add_command(describe)
 app.add_command(describe_exemplars)
+app.add_command(diff)
 app.add_command(edit)
 app.add_command(evaluate)
 app.add_command(export)

@@ -59,6 +59,20 @@ def parse_layout(text: str | None) -> Kind | None:
     raise UsageError(f"unknown --layout {text}", hint=f"use one of {', '.join(kinds)}")
 
 
+def parse_share(option: str, text: str | None) -> float | None:
+    """A share of something, ``2%`` or ``0.02``, as 0.02."""
+    if text is None:
+        return None
+    number = text.strip()
+    try:
+        share = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"{option} {text} is not a share", hint="write 2% or 0.02")
+    return share
+
+
 def _size(option: str, text: str) -> int | tuple[int, int]:
     parts = text.lower().split("x")
     if not all(part.isdigit() for part in parts) or len(parts) > 2:

@@ -1,0 +1,189 @@
+"""Rows of a diff: what terminal, Markdown and page show of layers and units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from milan_onnx.applications.diff.result import FLAGS, LayerDiff, RunDiff, percent
+from milan_onnx.applications.diff.units import ABSTAINED, UnitDiff
+from milan_onnx.labels import UnitLabel
+from milan_onnx.labels.summary import figure_text
+from milan_onnx.progress import printable
+
+UNIT_COLUMNS = (
+    "layer",
+    "unit",
+    "unit now",
+    "verdict",
+    "before",
+    "now",
+    "correlation",
+    "flags",
+)
+LAYER_COLUMNS = (
+    "layer",
+    "units",
+    "by",
+    "kept",
+    "reworded",
+    "changed",
+    "gained",
+    "lost",
+    "share",
+    "not abstained",
+    "correlation",
+    "dead",
+)
+TELLING = ("changed", "lost", "gained", "reworded", "kept", "undescribed")
+"""Verdicts, what says most first."""
+MOST_ROWS = 200
+"""Units that a Markdown table lists: a comment on a pull request holds 65,536 characters."""
+MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
+
+
+def differing(found: RunDiff) -> Iterator[tuple[LayerDiff, UnitDiff]]:
+    """The units that differ, with their layers."""
+    for layer in found.layers:
+        for unit in layer.units:
+            if unit.differs:
+                yield layer, unit
+
+
+def most_telling(found: RunDiff) -> list[tuple[LayerDiff, UnitDiff]]:
+    """The units that differ, what says most first: changes before rewordings, what abstains in
+    neither run before what does, other words before a swap within the n-best, and units that
+    compute something else before those that compute the same."""
+
+    def key(item: tuple[LayerDiff, UnitDiff]) -> tuple[int, bool, bool, float]:
+        unit = item[1]
+        known = -1.0 if unit.correlation is None else unit.correlation
+        return TELLING.index(unit.verdict), not unit.trusted, unit.near, known
+
+    return sorted(differing(found), key=key)
+
+
+def unit_cells(layer: LayerDiff, unit: UnitDiff) -> list[str]:
+    """The cells of a unit, by `UNIT_COLUMNS`."""
+    known = "" if unit.correlation is None else figure_text(unit.correlation)
+    return [
+        layer.name,
+        number(unit.before),
+        number(unit.after),
+        unit.verdict,
+        text(unit.before),
+        text(unit.after),
+        known,
+        flags_text(unit),
+    ]
+
+
+def layer_cells(layer: LayerDiff) -> list[str]:
+    """The cells of a layer, by `LAYER_COLUMNS`."""
+    verdicts = layer.count.verdicts
+    counts = (verdicts[v] for v in ("kept", "reworded", "changed", "gained", "lost"))
+    before, after = layer.summaries
+    return [
+        layer.name,
+        both(before.units, after.units),
+        layer.match.value,
+        *map(str, counts),
+        percent(layer.count.share),
+        percent(layer.trusted.share) if layer.trusted.described else "–",
+        figure_text(layer.figures()["correlation_median"]),
+        both(*layer.flags("dead")),
+    ]
+
+
+def headline(found: RunDiff) -> str:
+    """One sentence on all layers."""
+    count, trusted = found.count, found.trusted
+    if not found.differs:
+        return f"the runs differ in nothing: all {count.described} descriptions are the same"
+    verdicts = count.verdicts
+    if not count.changed and not verdicts["reworded"]:
+        other = sum(1 for _ in differing(found))
+        return f"all {count.described} descriptions are the same, {other} units have other flags"
+    sentence = (
+        f"{count.changed} of {count.described} descriptions say something else "
+        f"({percent(count.share)}): {verdicts['changed']} changed ({count.near} of them within "
+        f"the n-best), {verdicts['gained']} gained, {verdicts['lost']} lost; "
+        f"{verdicts['reworded']} reworded"
+    )
+    if trusted.described == count.described:
+        return sentence
+    return (
+        f"{sentence}; of the {trusted.described} that abstain in neither run "
+        f"{trusted.changed} ({percent(trusted.share)})"
+    )
+
+
+def layer_sentence(layer: LayerDiff) -> str:
+    """One sentence on a layer."""
+    count = layer.count
+    parts = [f"{n} {verdict}" for verdict, n in count.verdicts.items() if n]
+    flags = [
+        f"{flag} {before} → {after}"
+        for flag in FLAGS
+        for before, after in [layer.flags(flag)]
+        if before != after
+    ]
+    moved = [f"{layer.moved} moved to another number"] if layer.moved else []
+    figures = [
+        f"{what} {figure_text(value)}"
+        for what, value in zip(
+            ("correlation (median)", "same exemplars (mean)", "same n-best (mean)"),
+            layer.figures().values(),
+            strict=True,
+        )
+        if value is not None
+    ]
+    return f"{layer.name}: {', '.join([*parts, *moved, *flags, *figures])}"
+
+
+def markdown(found: RunDiff, title: str) -> str:
+    """The diff for a pull request or a log: figures of layers, then the units that differ."""
+    lines = [f"## {escaped(title)}", "", f"{escaped(headline(found))}.", ""]
+    lines += _table(LAYER_COLUMNS, [layer_cells(layer) for layer in found.layers])
+    lines += [f"- {escaped(note)}" for note in found.notes] + ([""] if found.notes else [])
+    rows = [unit_cells(layer, unit) for layer, unit in most_telling(found)]
+    if rows:
+        lines += _table(UNIT_COLUMNS, rows[:MOST_ROWS])
+    if len(rows) > MOST_ROWS:
+        lines += [f"and {len(rows) - MOST_ROWS} more units that differ.", ""]
+    return "\n".join(lines)
+
+
+def escaped(words: str) -> str:
+    """A text that Markdown shows as it is, on one line."""
+    return MARKUP.sub(r"\\\1", printable(words))
+
+
+def number(label: UnitLabel | None) -> str:
+    """A unit's number; a dash where there is none."""
+    return "–" if label is None else str(label.unit)
+
+
+def text(label: UnitLabel | None) -> str:
+    """A description; a dash where there is none."""
+    return (label.description if label else None) or "–"
+
+
+def flags_text(unit: UnitDiff) -> str:
+    """What became of the flags: '+dead -sparse'. Of those that stayed only ``abstained`` is
+    shown."""
+    labels = [label for label in (unit.before, unit.after) if label is not None]
+    stayed = [ABSTAINED] if all(ABSTAINED in label.flags for label in labels) else []
+    return " ".join(
+        [*(f"+{f}" for f in unit.flags_gained), *(f"-{f}" for f in unit.flags_lost), *stayed]
+    )
+
+
+def both(before: int, after: int) -> str:
+    """A number before and after, or the one that both are."""
+    return str(before) if before == after else f"{before} → {after}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *([escaped(cell) for cell in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]
