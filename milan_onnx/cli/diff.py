@@ -72,8 +72,11 @@ def diff(run_a: Path, run_b: Path, **given: Any) -> None:
     """
     from milan_onnx.applications.diff import DiffOptions, check_gates, diff_runs
     from milan_onnx.cli.parse import parse_share
+    from milan_onnx.errors import UsageError
     from milan_onnx.run import load_run
 
+    if given["images"] is not None and given["html"] is None:
+        raise UsageError("--images goes with --html only", hint="see --help")
     limits = [
         parse_share(name, given[key])
         for name, key in (("--max-changed", "max_changed"), ("--max-lost", "max_lost"))

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,34 +54,39 @@ class PageUnit:
     """A unit as the page shows it."""
 
     layer: str
+    """What its layer is called."""
+
     verdict: str
-    unit_before: str
-    unit_after: str
-    text_before: str
-    text_after: str
+    """What became of its description."""
+
+    units: tuple[str, str]
+    """Its number before and now."""
+
+    sides: tuple[tuple[str, str, Sequence[str]], tuple[str, str, Sequence[str]]]
+    """Before and now: the side's name, the description, and the addresses of photos."""
+
     flags: str
+    """Flags gained and lost."""
+
     figures: str
-    photos_before: Sequence[str]
-    photos_after: Sequence[str]
+    """How alike the unit is before and now."""
 
 
 def write_page(path: Path, found: RunDiff, pictures: tuple[Pictures, Pictures]) -> int:
     """Write the page; returns its bytes. ``pictures``: of the first run, and of the second."""
-    ranked = most_telling(found)
     units = [
         PageUnit(
             layer=layer.name,
             verdict=unit.verdict,
-            unit_before=number(unit.before),
-            unit_after=number(unit.after),
-            text_before=text(unit.before),
-            text_after=text(unit.after),
+            units=(number(unit.before), number(unit.after)),
+            sides=(
+                ("before", text(unit.before), _photos(pictures[0], unit.before)),
+                ("now", text(unit.after), _photos(pictures[1], unit.after)),
+            ),
             flags=flags_text(unit),
             figures=", ".join(_figures(unit.correlation, unit.exemplars, unit.candidates)),
-            photos_before=_photos(pictures[0], unit.before),
-            photos_after=_photos(pictures[1], unit.after),
         )
-        for layer, unit in ranked
+        for layer, unit in most_telling(found)
     ]
     page = render_page(
         template("diff.html.j2", PACKAGE),
@@ -171,7 +177,6 @@ def _facts(found: RunDiff) -> dict[str, str]:
     }
 
 
-def _run_text(run: Mapping[str, object]) -> str:
+def _run_text(run: Mapping[str, Any]) -> str:
     model = run["model"]
-    assert isinstance(model, dict)
     return f"{model['name']} (sha256 {str(model['sha256'])[:12]})"

@@ -113,32 +113,26 @@ def headline(found: RunDiff) -> str:
     if trusted.described == count.described:
         return sentence
     return (
-        f"{sentence}; of the {trusted.described} that abstain in neither run "
+        f"{sentence}; of the {trusted.described} that abstain in neither run, "
         f"{trusted.changed} ({percent(trusted.share)})"
     )
 
 
 def layer_sentence(layer: LayerDiff) -> str:
     """One sentence on a layer."""
-    count = layer.count
-    parts = [f"{n} {verdict}" for verdict, n in count.verdicts.items() if n]
-    flags = [
-        f"{flag} {before} → {after}"
-        for flag in FLAGS
-        for before, after in [layer.flags(flag)]
-        if before != after
-    ]
-    moved = [f"{layer.moved} moved to another number"] if layer.moved else []
-    figures = [
-        f"{what} {figure_text(value)}"
-        for what, value in zip(
-            ("correlation (median)", "same exemplars (mean)", "same n-best (mean)"),
-            layer.figures().values(),
-            strict=True,
-        )
-        if value is not None
-    ]
-    return f"{layer.name}: {', '.join([*parts, *moved, *flags, *figures])}"
+    parts = [f"{n} {verdict}" for verdict, n in layer.count.verdicts.items() if n]
+    if layer.moved:
+        parts.append(f"{layer.moved} moved to another number")
+    for flag in FLAGS:
+        before, after = layer.flags(flag)
+        parts += [f"{flag} {before} → {after}"] if before != after else []
+    tested = [s.validity.correlation for s in layer.summaries if s.validity is not None]
+    if len(tested) == 2:
+        parts.append(f"validity {figure_text(tested[0])} → {figure_text(tested[1])}")
+    names = ("correlation (median)", "same exemplars (mean)", "same n-best (mean)")
+    known = zip(names, layer.figures().values(), strict=True)
+    parts += [f"{name} {figure_text(value)}" for name, value in known if value is not None]
+    return f"{layer.name}: {', '.join(parts)}"
 
 
 def markdown(found: RunDiff, title: str) -> str:
