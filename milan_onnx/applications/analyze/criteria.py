@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.analyze.reading import Reader, Reading
-from milan_onnx.applications.evaluate.sentences import SentenceModel
+from milan_onnx.applications.sentences import SentenceModel
 from milan_onnx.errors import ExtraMissing
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter, Silent

@@ -28,7 +28,7 @@ from milan_onnx.errors import ProbeError, RunError
 from milan_onnx.exemplars import exemplar_masks
 from milan_onnx.files import write_bytes
 from milan_onnx.labels import UnitLabel
-from milan_onnx.labels.page import render_page, template
+from milan_onnx.labels.pages import page_style, render, template
 from milan_onnx.labels.summary import figure_text
 from milan_onnx.labels.thumbnails import encode
 from milan_onnx.probe import frames
@@ -88,10 +88,11 @@ def write_page(path: Path, found: RunDiff, pictures: tuple[Pictures, Pictures]) 
         )
         for layer, unit in most_telling(found)
     ]
-    page = render_page(
-        template("diff.html.j2", PACKAGE),
-        template("report.css") + template("diff.css", PACKAGE),
-        "",
+    page = render(
+        template(PACKAGE, "diff.html.j2"),
+        style=page_style()
+        + template("milan_onnx.labels", "report.css")
+        + template(PACKAGE, "diff.css"),
         names=[run["model"]["name"] for run in found.runs],
         facts=_facts(found),
         headline=f"{headline(found)}.",
