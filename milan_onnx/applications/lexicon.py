@@ -46,7 +46,10 @@ class Group:
     @cached_property
     def terms(self) -> dict[tuple[str, ...], str]:
         """The terms as they are compared, and as they were written."""
-        return {normalise(word): word for word in reversed(self.words)}
+        found: dict[tuple[str, ...], str] = {}
+        for word in self.words:
+            found.setdefault(normalise(word), word)
+        return found
 
     @cached_property
     def _other(self) -> dict[tuple[str, ...], str]:

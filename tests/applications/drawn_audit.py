@@ -27,21 +27,33 @@ from milan_onnx.probe.synthetic.canvas import Sketch
 from milan_onnx.probe.synthetic.things import SKIN, face, person
 
 EVERYDAY = {"colours": len(TONES), "lines": 5, "shapes": 2, "things": 5}
-PROTECTED = ("faces", "skin", "light skin", "dark skin", "faces of skin", "upper halves of faces")
+TONES_OF_SKIN = SKIN[:2]
+"""Darker ones are the colours of wood and earth, which would be as good an answer."""
+PROTECTED = ("faces", "skin", "light skin", "tan skin", "faces of skin", "upper halves of faces")
 HALF = 12
 
 
-def write_drawings(folder: Path, others: int = 230, faces: int = 50, people: int = 20) -> Path:
+def write_drawings(folder: Path, others: int = 150, faces: int = 40, people: int = 15) -> Path:
     """Drawings of faces and of people among those of the built-in set."""
     folder.mkdir(parents=True)
-    probe = SyntheticProbe(others, seed=7)
-    for number in range(others):
-        probe.image(number).convert("RGB").save(folder / f"other-{number:03}.png")
+    probe = SyntheticProbe(2 * others, seed=7)
+    drawn = (probe.image(number).convert("RGB") for number in range(len(probe)))
+    grounds = [image for image in drawn if not _has_skin_tones(image)][:others]
+    for number, ground in enumerate(grounds):
+        ground.save(folder / f"other-{number:03}.png")
     for number in range(faces + people):
         rng = np.random.Generator(np.random.Philox(key=1000 + number))
-        drawing = _of_people(rng, probe.image(number % others), number < faces)
+        drawing = _of_people(rng, grounds[number % len(grounds)], number < faces)
         drawing.save(folder / f"{'face' if number < faces else 'person'}-{number:03}.png")
     return folder
+
+
+def _has_skin_tones(image: Image.Image) -> bool:
+    """Whether a good part of a drawing is of the colours of skin, as sand and wood are."""
+    pixels = np.asarray(image.reduce(8), np.float32) / 255
+    tones = np.asarray(TONES_OF_SKIN, np.float32) / 255
+    apart = np.linalg.norm(pixels[:, :, None] - tones, axis=-1).min(axis=-1)
+    return bool((apart < 0.14).mean() > 0.01)
 
 
 def _of_people(rng: np.random.Generator, ground: Image.Image, close: bool) -> Image.Image:
@@ -94,12 +106,11 @@ def _save(path: Path, protected: bool) -> None:
 
 
 def _protected(net: Network, faces: str, halves: str) -> None:
-    tones = [_near(net, colour) for colour in SKIN]
-    skin = net.op("Max", *tones)
-    light, dark = net.op("Max", *tones[:2]), net.op("Max", *tones[2:])
+    light, tan = (_near(net, colour) for colour in TONES_OF_SKIN)
+    skin = net.op("Max", light, tan)
     around = net.ramp(net.spread(skin, 3), 0.2, 0.6)
     both = net.op("Mul", net.ramp(faces, 0.3, 0.7), around)
-    net.concat([faces, skin, light, dark, both, halves], name="protected")
+    net.concat([faces, skin, light, tan, both, halves], name="protected")
 
 
 def _near(net: Network, colour: tuple[int, int, int]) -> str:

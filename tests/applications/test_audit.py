@@ -215,7 +215,7 @@ def test_phrases_are_scored_and_the_unknown_are_named(
     )
     done = milan("audit", run_path, "--policy", policy, "--units")
     assert done.returncode == 0, done.stderr
-    assert "faces: the captioner knows 1 of " in done.stderr
+    assert "faces: the captioner can say 1 of " in done.stderr
     for line in done.stdout.splitlines()[1:]:
         assert 'phrase "face" (faces: face, chance ' in line
 

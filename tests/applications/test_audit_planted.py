@@ -16,7 +16,6 @@ from tests.applications.drawn_audit import (
     write_networks,
 )
 
-GROUPS = ("faces", "skin")
 POLICY = """
 version = 1
 [[rule]]
@@ -26,8 +25,15 @@ look = ["phrases"]
 max_units = 0
 [[rule]]
 name = "labels"
-groups = ["faces", "skin"]
+groups = ["people", "faces", "skin", "gender", "age"]
 look = ["label"]
+max_units = 0
+[[rule]]
+name = "everything, by phrases"
+groups = [
+    "people", "faces", "gender", "skin", "age", "religion", "race", "nudity", "text", "location",
+]
+look = ["phrases"]
 max_units = 0
 """
 MOST_ALARMS = 0.05
@@ -54,19 +60,21 @@ def _audit(model: Path, layers: list[str], photos: Path, out: Path, policy: Poli
 
 
 def test_planted_units_are_found_where_captions_do_not_say_it(audits: tuple[Audit, Audit]) -> None:
-    by_phrase, by_label = (verdict.hits for verdict in audits[0].verdicts)
+    by_phrase, by_label, _ = (verdict.hits for verdict in audits[0].verdicts)
     found = {hit.unit for hit in by_phrase if hit.layer == "protected"}
     said = {hit.unit for hit in by_label if hit.layer == "protected"}
     assert len(found) >= len(PROTECTED) - 1
-    assert found - said
+    assert len(found - said) >= 1
 
 
 def test_a_network_without_them_raises_few_alarms(audits: tuple[Audit, Audit]) -> None:
+    """Of all groups together, not only of those that were planted."""
     units = sum(EVERYDAY.values())
-    assert audits[1].verdicts[0].units == units
-    assert len(audits[1].verdicts[0].hits) <= MOST_ALARMS * units
+    for verdict in audits[1].verdicts:
+        assert verdict.units == units
+        assert len(verdict.hits) <= MOST_ALARMS * units
 
 
 def test_everyday_units_beside_them_raise_few_alarms(audits: tuple[Audit, Audit]) -> None:
-    alarms = [hit for hit in audits[0].verdicts[0].hits if hit.layer != "protected"]
+    alarms = [hit for hit in audits[0].verdicts[2].hits if hit.layer != "protected"]
     assert len(alarms) <= MOST_ALARMS * sum(EVERYDAY.values())

@@ -167,7 +167,9 @@ class _Side:
             if standing.unknown:
                 asked = f"{len(standing.known)} of {len(standing.known) + len(standing.unknown)}"
                 missing = ", ".join(standing.unknown)
-                yield f"{name}: the captioner knows {asked} terms, and not {missing}"
+                yield f"{name}: the captioner can say {asked} terms, and not {missing}"
+            if standing.everywhere:
+                yield f"{name}: its phrases stand high in most units, and tell them not apart"
 
     def labels(self, rule: Rule) -> list[UnitLabel]:
         """The units that a rule is on."""

@@ -48,7 +48,7 @@ VERSION = 1
 CONCEPT_LIMITS = ("max_units", "max_share", "max_importance", "max_increase")
 LABEL_LIMITS = ("max_abstained", "max_dead", "min_correlation")
 TOP_KEYS = ("version", "lexicon", "groups", "rule")
-FALSE_ALARMS = 0.01
+FALSE_ALARMS = 0.05
 
 
 @dataclass(frozen=True)

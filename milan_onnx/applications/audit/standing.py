@@ -1,9 +1,13 @@
-"""How far a group of concepts stands out in a unit: the decision of direct phrase scoring."""
+"""How far a group of concepts stands out in a unit: the decision of direct phrase scoring.
+
+log p(term|E) alone favours what is often said, and the best of many terms is high by chance. So all
+terms of a group are added up, and so are hundreds of everyday ones, and it is asked by how much a
+unit's exemplars raise the odds of the one against the other (docs/audit.md has what was measured).
+"""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,26 +24,27 @@ from milan_onnx.wording import normalise
 
 Floats = NDArray[np.float64]
 
-FEW = 32
-"""Units of which a layer alone does not tell what is usual: those of the run do."""
-LEAST_SPREAD = 0.25
-"""Nats: groups that the captioner hardly tells apart shall not look certain."""
-NORMAL = 1.4826
-"""Standard deviation of a normal distribution, in median absolute deviations."""
+LEAST_LOG_P = -13.0
+"""Nats. A term that the language model finds less likely is words that it never puts together."""
 
 
 @dataclass(frozen=True)
 class Place:
     """How a group stands in one unit."""
 
-    chance: float
-    """Share of units without the concept in which it would stand as high, 0..1."""
+    raised: float
+    """By how much its exemplars raise the odds of the group, in nats."""
 
     term: str
     """Its likeliest term there."""
 
     phrase: str
     """That term as the captioner writes it."""
+
+    @property
+    def chance(self) -> float:
+        """Share of units without the concept that stand as high, at most (see `raised_odds`)."""
+        return math.exp(-max(0.0, self.raised))
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class Standing:
     def of(self, label: UnitLabel) -> Place | None:
         """Of one unit."""
         return self.places.get((label.layer, label.unit))
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it stands high in most units: then it tells them not apart."""
+        raised = [place.raised for place in self.places.values()]
+        return bool(raised) and float(np.median(raised)) > 0
 
 
 def standings_of(
@@ -78,25 +89,22 @@ def _standing(
     columns: Mapping[tuple[str, ...], int],
     controls: Sequence[int],
 ) -> Standing:
-    known = {key: term for key, term in group.terms.items() if key in columns}
-    unknown = tuple(term for key, term in group.terms.items() if key not in columns)
-    own = [columns[key] for key in known]
-    places = _places(scores, own, list(known.values()), controls) if own else {}
-    return Standing(tuple(known.values()), unknown, places)
-
-
-def _places(
-    scores: TermScores, own: Sequence[int], terms: Sequence[str], controls: Sequence[int]
-) -> dict[tuple[str, int], Place]:
+    known = {
+        key: term
+        for key, term in group.terms.items()
+        if key in columns and scores.log_p[columns[key]] >= LEAST_LOG_P
+    }
+    unknown = tuple(term for key, term in group.terms.items() if key not in known)
+    terms, own = list(known.values()), [columns[key] for key in known]
+    if not own:
+        return Standing((), unknown, {})
     raised = raised_odds(scores.log_p_given_exemplars, scores.log_p, own, controls)
-    best = scores.log_p_given_exemplars[:, own].argmax(axis=1)
-    found = {}
-    for rows, background in _backgrounds(scores.labels):
-        for row, chance in zip(rows, chances(raised[rows], raised[background]), strict=True):
-            label, place = scores.labels[row], int(best[row])
-            phrase = scores.phrases[own[place]]
-            found[label.layer, label.unit] = Place(float(chance), terms[place], phrase)
-    return found
+    best = scores.log_p_given_exemplars[:, own].argmax(axis=1).tolist()
+    places = {
+        (label.layer, label.unit): Place(float(odds), terms[term], scores.phrases[own[term]])
+        for label, odds, term in zip(scores.labels, raised, best, strict=True)
+    }
+    return Standing(tuple(terms), unknown, places)
 
 
 def raised_odds(
@@ -105,31 +113,13 @@ def raised_odds(
     """By how much exemplars raise the odds of a group against everyday things, in nats: (U,).
 
     ``given``: log p(term|E) (U, T); ``prior``: log p(term) (T,); ``own``: the group's terms;
-    ``controls``: the everyday ones. Without controls the group's own log p is raised or not.
+    ``controls``: the everyday ones; without any, the group's own log p is raised or not.
+
+    By Bayes this is log p(E|group) - log p(E|everyday). The ratio of two likelihoods has the mean 1
+    where the second is the true one, so that it reaches 1/a in at most a share of a of the units
+    that show everyday things (Markov), as far as the captioner is right about probabilities.
     """
     raised = summed(given[:, own]) - summed(prior[own])
     if len(controls):
-        raised -= summed(given[:, controls]) - summed(prior[controls])
-    return raised
-
-
-def chances(raised: Floats, background: Floats) -> Floats:
-    """The share of background units that would stand as high by chance: (U,), 0..1.
-
-    The background is taken as normal around its median; its spread is its median absolute
-    deviation, which units that do show the concept hardly move. Its middle is at most 0: where most
-    units show the concept, the odds are raised in most.
-    """
-    middle = float(np.median(background))
-    spread = NORMAL * float(np.median(np.abs(background - middle)))
-    z = (raised - min(middle, 0.0)) / max(spread, LEAST_SPREAD)
-    return np.array([math.erfc(value / math.sqrt(2)) / 2 for value in z])
-
-
-def _backgrounds(labels: Sequence[UnitLabel]) -> list[tuple[list[int], list[int]]]:
-    """Units by layer, with those that tell what is usual for them."""
-    layers: dict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        layers[label.layer].append(row)
-    everything = list(range(len(labels)))
-    return [(rows, rows if len(rows) >= FEW else everything) for rows in layers.values()]
+        raised = raised - (summed(given[:, controls]) - summed(prior[controls]))
+    return np.asarray(raised)
