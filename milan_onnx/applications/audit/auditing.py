@@ -35,6 +35,8 @@ from milan_onnx.progress import Reporter, Silent
 from milan_onnx.reporting import display_names
 from milan_onnx.run import Run, load_run
 
+NAMED = 4
+"""Terms that a note names; the JSON has all."""
 ON_VALIDITY = frozenset({"max_abstained", "min_correlation"})
 
 
@@ -93,6 +95,10 @@ def audit_run(
         verdicts=tuple(_verdict(rule, side, other) for rule in rules.rules),
         fail_on=options.fail_on,
         baseline=None if there is None else _model(there),
+        phrases={
+            name: {"known": standing.known, "unknown": standing.unknown}
+            for name, standing in side.standings.items()
+        },
         notes=tuple(notes),
     )
 
@@ -166,8 +172,9 @@ class _Side:
         for name, standing in self.standings.items():
             if standing.unknown:
                 asked = f"{len(standing.known)} of {len(standing.known) + len(standing.unknown)}"
-                missing = ", ".join(standing.unknown)
-                yield f"{name}: the captioner can say {asked} terms, and not {missing}"
+                more = " and others" if len(standing.unknown) > NAMED else ""
+                missing = ", ".join(standing.unknown[:NAMED])
+                yield f"{name}: the captioner can say {asked} terms, and not {missing}{more}"
             if standing.everywhere:
                 yield f"{name}: its phrases stand high in most units, and tell them not apart"
 

@@ -60,7 +60,8 @@ class Looker:
     def _scored(self, rule: Rule, name: str, label: UnitLabel) -> Iterator[Evidence]:
         place = self._standings[name].of(label)
         if place is not None and place.chance <= rule.false_alarms:
-            yield Evidence("phrases", name, place.term, place.phrase, place.chance)
+            chance = float(f"{place.chance:.3g}")
+            yield Evidence("phrases", name, place.term, place.phrase, chance)
 
     def _hit(self, label: UnitLabel, evidence: tuple[Evidence, ...], line: int) -> Hit:
         layer = quote(self._names[label.layer], safe=KEPT)

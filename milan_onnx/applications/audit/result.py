@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from milan_onnx.applications.audit.policy import SEVERITIES, Look, Rule, Severity
@@ -12,7 +12,6 @@ from milan_onnx.labels.record import rounded_score
 
 FORMAT = "milan-onnx-audit"
 FORMAT_VERSION = 1
-CHANCE_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -172,6 +171,9 @@ class Audit:
     baseline: Mapping[str, str] | None = None
     """Name and SHA-256 of the network that it was compared with."""
 
+    phrases: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """Of each group that was scored, the terms that the captioner can say: known, unknown."""
+
     notes: tuple[str, ...] = ()
     """What a reader must know."""
 
@@ -193,6 +195,10 @@ class Audit:
             "fail_on": self.fail_on,
             "broken": [verdict.rule.name for verdict in self.broken],
             "rules": [_verdict_json(verdict) for verdict in self.verdicts],
+            "phrases": {
+                name: {kind: list(terms) for kind, terms in found.items()}
+                for name, found in self.phrases.items()
+            },
             "notes": list(self.notes),
         }
 

@@ -12,7 +12,7 @@ from milan_onnx.applications.audit.result import (
     concepts_of,
 )
 
-NAMED = 6
+NAMED = 4
 """Concepts that one line names."""
 LIMITS = {
     "max_units": "at most {} units",
@@ -23,6 +23,8 @@ LIMITS = {
     "max_dead": "at most {} of the units dead",
     "min_correlation": "a mean correlation of at least {}",
 }
+COUNTED = frozenset({"max_units", "max_share"})
+"""Limits whose figure the number of hits says."""
 SHARES = frozenset({"max_share", "max_increase", "max_abstained", "max_dead"})
 
 
@@ -56,16 +58,18 @@ def hits_text(verdict: Verdict) -> str:
 def found_texts(verdict: Verdict) -> str:
     """Everything that was found, in the order of the limits, and the baseline's."""
     said = [hits_text(verdict)] if verdict.rule.groups else []
-    said += [found_text(x) for x in verdict.limits if x.name not in ("max_units", "max_share")]
+    said += [found_text(limit) for limit in verdict.limits if limit.name not in COUNTED]
     said += [comparison_text(verdict.comparison)] if verdict.comparison else []
     return "; ".join(said)
 
 
 def outcome_text(verdict: Verdict) -> str:
     """Limits with what was found of each: one sentence without its full stop."""
-    parts = [f"{limit_text(limit)}: {found_text(limit)}" for limit in verdict.limits]
-    found = f"{hits_text(verdict)}; " if verdict.rule.groups else ""
-    return found + "; ".join(parts)
+    said = [hits_text(verdict)] if verdict.rule.groups else []
+    for limit in verdict.limits:
+        known = limit.name in COUNTED
+        said.append(limit_text(limit) if known else f"{limit_text(limit)}: {found_text(limit)}")
+    return "; ".join(said)
 
 
 def concepts_text(verdict: Verdict) -> str:
