@@ -174,24 +174,13 @@ JOB = [
         "what it says (docs/batch.md).",
     ),
 ]
-NO_FILES: dict[str, Any] = {
-    "formats": (),
-    "write_metadata": False,
-    "metadata_out": None,
-    "milan_format": False,
-    "report": False,
-    "overwrite": False,
-}
-"""What a command sets that only wants to know what a run would be."""
-MAKING = (LAYERS, PHOTOS, GENERATOR, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
+MAKING = (LAYERS, PHOTOS, GENERATOR)
+SETTINGS = (CACHE, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
 
 
 @click.command(short_help="Describe the units of layers of a model.")
 @click.argument("model", type=PATH, required=False)
-@options(
-    LAYERS, PHOTOS, GENERATOR, JOB, RESULT, FILES, BASELINE, CACHE,
-    EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE,
-)  # fmt: skip
+@options(*MAKING, JOB, RESULT, FILES, BASELINE, *SETTINGS)
 @click.pass_context
 @guarded
 def describe(context: click.Context, /, model: Path | None, job: Path | None, **given: Any) -> None:
@@ -241,15 +230,16 @@ def describe_model(
 
 @cache_commands.command("key", short_help="Print what a run would be kept as.")
 @click.argument("model", type=PATH)
-@options(*MAKING)
+@options(*MAKING, RESULT, FILES, BASELINE, *SETTINGS)
 @guarded
 def cache_key(model: Path, **given: Any) -> None:
     """Print the key of the run that `describe` would make of MODEL with the same options: it is
-    another one wherever anything differs that may change the result."""
+    another one wherever anything differs that may change the result. Options that change nothing
+    are taken too."""
     from milan_onnx.describing import run_key
 
     images, layers = given["images"], list(given["layers"]) or None
-    settings = _settings(NO_FILES | given)
+    settings = _settings(given)
     print(run_key(model, layers, images, bundle=given["bundle"], options=settings).sha256)
 
 
