@@ -195,6 +195,8 @@ batch-size = [1, 2, {}]
         ),
         ("[defaults]\nout='x'\n[[model]]\npath='m'", "out is of the whole job"),
         ("[[model]]\npath='m'\njob='x.toml'", "job is no option"),
+        ("[[model]]\npath='m'\nresize='big'", "model 1: --resize big is not a size"),
+        ("[[model]]\npath='m'\nquantile=2.0", "model 1: the value of --quantile is out of range"),
         ("[[model]]\npath='m'\ncache='x'", "cache is no option"),
     ],
 )

@@ -209,7 +209,7 @@ def describe_model(
     """Describe one model as the command's options say; returns the run."""
     from milan_onnx.describing import describe as work
 
-    settings = _settings(given)
+    wanted = settings(given)
     out = given["out"] or default_out(model, say, given["overwrite"])
     run = work(
         model,
@@ -217,7 +217,7 @@ def describe_model(
         given["images"],
         out,
         bundle=given["bundle"],
-        options=settings,
+        options=wanted,
         reporter=say,
         on_label=on_label,
         cache=cache,
@@ -239,11 +239,12 @@ def cache_key(model: Path, **given: Any) -> None:
     from milan_onnx.describing import run_key
 
     images, layers = given["images"], list(given["layers"]) or None
-    settings = _settings(given)
-    print(run_key(model, layers, images, bundle=given["bundle"], options=settings).sha256)
+    wanted = settings(given)
+    print(run_key(model, layers, images, bundle=given["bundle"], options=wanted).sha256)
 
 
-def _settings(given: dict[str, Any]) -> Any:
+def settings(given: dict[str, Any]) -> Any:
+    """The `DescribeOptions` of the command's options."""
     from milan_onnx.cli.parse import parse_inputs, parse_layout, parse_preprocessing
     from milan_onnx.describing import DescribeOptions
 

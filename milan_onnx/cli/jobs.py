@@ -33,10 +33,10 @@ import click
 
 from milan_onnx.cli.baseline import read_baseline
 from milan_onnx.cli.cache import open_cache
-from milan_onnx.cli.describe import describe, describe_model
+from milan_onnx.cli.describe import describe, describe_model, settings
 from milan_onnx.cli.guard import INTERRUPTED, end, failure
 from milan_onnx.cli.table import print_table
-from milan_onnx.errors import BadInput
+from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.files import write_bytes, write_json
 
 TOP = ("defaults", "model", "out")
@@ -214,6 +214,11 @@ class _Section:
             return []
         own_out = parsed["out"] if "out" not in given else None
         options = {**parsed, "layers": layers, **given}
+        try:
+            settings(options).check()
+        except UsageError as error:
+            self.problems.append(f"{self._where}: {error.message}")
+            return []
         return [self._item(model, name, own_out, options) for model in models]
 
     def _item(
