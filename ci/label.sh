@@ -83,7 +83,8 @@ key() {
 
 label() {
   describe_arguments
-  milan describe "--out=$out" --overwrite "--cache=$cache" --format=csv \
+  # The cache goes over the network: smaller than describe's own, unless MILAN_ARGS says more.
+  milan describe "--out=$out" --overwrite "--cache=$cache" --cache-size=512 --format=csv \
     ${arguments[@]+"${arguments[@]}"} -- "$model"
   put run "$out"
   put reports "$reports"

@@ -273,10 +273,32 @@ def test_built_in_images_go_by_count_and_seed(place: Path) -> None:
 
 
 def test_archives_go_by_what_is_in_them(place: Path) -> None:
-    for suffix, name in (("zip", "photos.zip"), ("gztar", "photos.tar.gz")):
+    for suffix in ("zip", "tar", "gztar"):
         archive = Path(shutil.make_archive(str(place / "photos"), suffix, place / "photos"))
-        assert archive.name == name
-        assert key(place, images=archive) == key(place)
+        keys = [key(place, images=archive), key(place, images=archive)]
+        fewer = DescribeOptions(limit=20)
+        keys += [key(place, images=archive, options=fewer)]
+        photo(77).save(place / "photos" / "03.png")
+        shutil.make_archive(str(place / "photos"), suffix, place / "photos")
+        keys += [key(place, images=archive), key(place, images=archive, options=fewer)]
+        assert keys[0] == keys[1]
+        assert len(set(keys)) == 4
+        photo(3).save(place / "photos" / "03.png")
+        if suffix != "gztar":  # a compressed file is told by its own bytes
+            assert keys[0] == key(place)
+
+
+def test_shards_go_by_what_is_in_them(place: Path) -> None:
+    for number in range(2):
+        shutil.make_archive(str(place / f"shard-{number}"), "gztar", place / "photos")
+        (place / f"shard-{number}.tar.gz").rename(place / f"shard-{number}.tgz")
+    images = place / "shard-{0..1}.tgz"
+    before = key(place, images=images)
+    assert key(place, images=images) == before
+    photo(77).save(place / "photos" / "03.png")
+    shutil.make_archive(str(place / "x"), "gztar", place / "photos")
+    (place / "x.tar.gz").rename(place / "shard-1.tgz")
+    assert key(place, images=images) != before
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ CACHE = [
         "--cache-size", default=2048, metavar="MIB", help="Beyond it, what was least used goes."
     ),
 ]
+WHEN = "%Y-%m-%d %H:%M"
 FOLDER = click.option("--cache", "folder", type=PATH, help="The folder; by default the user's.")
 
 
@@ -80,7 +81,7 @@ def show(folder: Path | None, as_json: bool) -> None:
         print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return
     rows = [
-        (e.key[:12], f"{e.bytes / 1e6:.1f}", time.strftime("%F %R", time.localtime(e.used)), e.what)
+        (e.key[:12], f"{e.bytes / 1e6:.1f}", time.strftime(WHEN, time.localtime(e.used)), e.what)
         for e in entries
     ]
     print_table(("key", "MB", "used", "what"), rows)

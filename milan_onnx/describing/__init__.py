@@ -18,7 +18,7 @@ from milan_onnx.describing.job import Job, prepare
 from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import manifest
 from milan_onnx.describing.options import DescribeOptions
-from milan_onnx.describing.recalling import Memory, run_facts
+from milan_onnx.describing.recalling import CachedJob, run_facts
 from milan_onnx.describing.scanning import scan_layers
 from milan_onnx.describing.validating import validate
 from milan_onnx.errors import UsageError
@@ -66,16 +66,16 @@ def describe(
 
     if out is None:
         job = made()
-        return _run(job, Memory(cache, job) if cache else None, on_label)
+        return _run(job, CachedJob(cache, job) if cache else None, on_label)
     with staged_folder(Path(out), overwrite=options.overwrite, marker=MANIFEST) as folder:
         job = made()
         copy = _labelled(job, Path(out))
-        memory = Memory(cache, job) if cache else None
-        run = _run(job, memory, on_label)
+        cached = CachedJob(cache, job) if cache else None
+        run = _run(job, cached, on_label)
         save_run(folder, run)
         _save_more(folder, job, run)
-        if options.report and memory:
-            memory.report(folder / REPORT, run)
+        if options.report and cached:
+            cached.report(folder / REPORT, run)
         elif options.report:
             write_run_report(folder / REPORT, run, say)
         if copy is not None:
@@ -133,16 +133,16 @@ def _save_more(folder: Path, job: Job, run: Run) -> None:
         write_folders(folder / MILAN_FORMAT, job, run.layers, modules)
 
 
-def _run(job: Job, memory: Memory | None, on_label: Callable[[UnitLabel], None]) -> Run:
+def _run(job: Job, cached: CachedJob | None, on_label: Callable[[UnitLabel], None]) -> Run:
     """The run of a job: as it was made before, or made now."""
-    run = memory.run() if memory else None
+    run = cached.run() if cached else None
     if run is not None:
         for label in run.labels:
             on_label(label)
     else:
         run = _describe(job, on_label)
-        if memory:
-            memory.keep(run)
+        if cached:
+            cached.keep(run)
     if run.manifest["validity"] is not None:
         _say_validity(job, run.layers, run.labels)
     return run

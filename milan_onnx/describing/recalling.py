@@ -35,8 +35,8 @@ ELSEWHERE = ("applications", "cli", "export", "models")
 """Folders of the package that `describe` takes no part of its results from."""
 
 
-class Memory:
-    """A cache as one job sees it."""
+class CachedJob:
+    """A job's place in a cache."""
 
     def __init__(self, cache: Cache, job: Job) -> None:
         self._cache = cache

@@ -12,10 +12,12 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, cast
 
 from milan_onnx.errors import ProbeError
+from milan_onnx.files import sha256_file
 from milan_onnx.probe.base import MAX_BYTES, ProbeSet, clean_name, is_image_name, too_large
 from milan_onnx.probe.decode import Unusable
 
@@ -143,6 +145,21 @@ class TarProbe(ProbeSet):
         if len(data) != member.size:
             raise Unusable("cut short in the archive")
         return data
+
+    def digest(self, index: int) -> str:
+        """Of a compressed file the whole's hash and the place: threads would read it back and
+        forth."""
+        if not self._stream:
+            return super().digest(index)
+        member = self._members[index]
+        return f"{self._whole}:{member.offset}:{member.size}"
+
+    @cached_property
+    def _whole(self) -> str:
+        try:
+            return sha256_file(self._path)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
 
     def close(self) -> None:
         if self._stream:

@@ -69,7 +69,10 @@ class ProbeSet(ABC):
         return self.load(index).image
 
     def digest(self, index: int) -> str:
-        """What tells an image from any other, found without decoding: SHA-256 of its bytes."""
+        """What tells an image from any other, found without decoding: SHA-256 of its bytes.
+
+        Sets that know it in a cheaper way say that instead. Raises Unusable.
+        """
         return sha256_bytes(self.read(index))
 
     def close(self) -> None:
@@ -116,6 +119,9 @@ class PickedProbe(ProbeSet):
     def load(self, index: int) -> Loaded:
         return self._probe.load(self._indices[index])
 
+    def digest(self, index: int) -> str:
+        return self._probe.digest(self._indices[index])
+
     def close(self) -> None:
         self._probe.close()
 
@@ -147,6 +153,10 @@ class JoinedProbe(ProbeSet):
     def read(self, index: int) -> bytes:
         probe, inner = self._where[index]
         return probe.read(inner)
+
+    def digest(self, index: int) -> str:
+        probe, inner = self._where[index]
+        return probe.digest(inner)
 
     def close(self) -> None:
         for probe in self._probes:

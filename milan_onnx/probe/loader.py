@@ -19,6 +19,8 @@ from milan_onnx.probe.base import ProbeSet
 from milan_onnx.probe.decode import Unusable
 
 MAX_WORKERS = 8
+BLOCK = 64
+"""Photos that a thread hashes at a time: to hand out each by itself costs as much as to hash it."""
 
 SHOWN = 10
 
@@ -250,8 +252,10 @@ def listing_digest(probe: ProbeSet, *, workers: int | None = None) -> str:
 
     Of photos the bytes count, of drawn images what they are drawn of.
     """
+    blocks = [range(i, min(i + BLOCK, len(probe))) for i in range(0, len(probe), BLOCK)]
     with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="milan-hash") as pool:
-        digests = list(pool.map(lambda index: _listed_digest(probe, index), range(len(probe))))
+        parts = pool.map(lambda block: [_listed_digest(probe, i) for i in block], blocks)
+        digests = [digest for part in parts for digest in part]
     probe.close()
     return probe_digest(dict(enumerate(digests)), probe.names)
 
