@@ -16,8 +16,8 @@ from milan_onnx.applications.analyze.kinds import JOINS, Kinds
 from milan_onnx.applications.analyze.reading import Reader
 from milan_onnx.applications.analyze.result import NO_KIND
 from milan_onnx.applications.analyze.speech import NOUN, PARTS, Speech
-from milan_onnx.applications.sentences import PACKAGE
 from milan_onnx.applications.lexicon import parse_lexicon, shipped_lexicon
+from milan_onnx.applications.sentences import PACKAGE
 from milan_onnx.labels import UnitLabel, Validity
 from milan_onnx.wording import normalise
 
