@@ -110,12 +110,13 @@ class Photo:
 
 
 def drawn(name: str, rng: np.random.Generator, side: int) -> Image.Image:
-    """One thing somewhere on a ground, large or small."""
-    sketch = Sketch(scenes._backdrop(rng, side))
-    size = float(rng.uniform(14, 30))
+    """A small thing somewhere on a grainy ground: easier to read than to see."""
+    sketch = Sketch(scenes.backdrop(rng, side))
+    size = float(rng.uniform(10, 18))
     x, y = (50 + float(v) for v in rng.uniform(size - 45, 45 - size, 2))
     things.THINGS[name](rng, sketch, x, y, size)
-    return sketch.done()
+    pixels = np.asarray(sketch.done(), np.float32) + rng.normal(0, 10, (side, side, 3))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def painted(image: Image.Image, text: str, rng: np.random.Generator) -> Image.Image:

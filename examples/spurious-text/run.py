@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, help="class folders, instead of drawn photos")
     parser.add_argument("--words", nargs="+", default=WORDS, help="what text units say")
-    parser.add_argument("--count", type=int, default=400, help="training photos a class")
+    parser.add_argument("--count", type=int, default=250, help="training photos a class")
     parser.add_argument("--tested", type=int, default=60, help="test photos a class")
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=8)

@@ -452,7 +452,7 @@ def thing(rng: Rng, k: int) -> Recipe:
     name = list(things.THINGS)[k % len(things.THINGS)]
 
     def paint(size: int) -> Image.Image:
-        sketch = Sketch(_backdrop(rng, size))
+        sketch = Sketch(backdrop(rng, size))
         s = float(rng.uniform(22, 31))
         x, y = (50 + float(v) for v in rng.uniform(-6, 6, 2))
         things.THINGS[name](rng, sketch, x, y, s)
@@ -473,7 +473,7 @@ def several(rng: Rng, k: int) -> Recipe:
     ]
 
     def paint(size: int) -> Image.Image:
-        sketch = Sketch(_backdrop(rng, size))
+        sketch = Sketch(backdrop(rng, size))
         for x, y in spots:
             s = float(rng.uniform(14, 20))
             dx, dy = (float(v) for v in rng.uniform(-4, 4, 2))
@@ -483,7 +483,8 @@ def several(rng: Rng, k: int) -> Recipe:
     return Recipe(f"several-{name}", paint)
 
 
-def _backdrop(rng: Rng, size: int) -> Image.Image:
+def backdrop(rng: Rng, size: int) -> Image.Image:
+    """A ground to draw a thing on: land under a sky, a floor, a wall, or hardly anything."""
     kind = int(rng.integers(5))
     if kind == 0:
         image = sky(rng, size)
