@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnalyzeOptions",
+    "AuditOptions",
     "Bundle",
     "Cache",
     "Choice",
     "Console",
     "DescribeOptions",
+    "DiffOptions",
+    "EditOptions",
     "Evaluation",
     "Geometry",
     "LayerExemplars",
@@ -29,8 +33,12 @@ __all__ = [
     "SelfTest",
     "UnitLabel",
     "VirtualOptions",
+    "analyze_runs",
+    "audit_run",
     "describe",
     "describe_folder",
+    "diff_runs",
+    "edit_model",
     "evaluate_run",
     "evaluate_virtual",
     "labels_from_metadata",
@@ -44,11 +52,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnalyzeOptions": ("milan_onnx.applications.analyze", "AnalyzeOptions"),
+    "AuditOptions": ("milan_onnx.applications.audit", "AuditOptions"),
     "Bundle": ("milan_onnx.bundle", "Bundle"),
     "Cache": ("milan_onnx.cache", "Cache"),
     "Choice": ("milan_onnx.choice", "Choice"),
     "Console": ("milan_onnx.progress", "Console"),
     "DescribeOptions": ("milan_onnx.describing", "DescribeOptions"),
+    "DiffOptions": ("milan_onnx.applications.diff", "DiffOptions"),
+    "EditOptions": ("milan_onnx.applications.edit", "EditOptions"),
     "Evaluation": ("milan_onnx.applications.evaluate", "Evaluation"),
     "Geometry": ("milan_onnx.geometry", "Geometry"),
     "LayerExemplars": ("milan_onnx.exemplars", "LayerExemplars"),
@@ -58,8 +70,12 @@ _HOMES = {
     "SelfTest": ("milan_onnx.selftest", "SelfTest"),
     "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
     "VirtualOptions": ("milan_onnx.applications.evaluate", "VirtualOptions"),
+    "analyze_runs": ("milan_onnx.applications.analyze", "analyze_runs"),
+    "audit_run": ("milan_onnx.applications.audit", "audit_run"),
     "describe": ("milan_onnx.describing", "describe"),
     "describe_folder": ("milan_onnx.describing", "describe_folder"),
+    "diff_runs": ("milan_onnx.applications.diff", "diff_runs"),
+    "edit_model": ("milan_onnx.applications.edit", "edit_model"),
     "evaluate_run": ("milan_onnx.applications.evaluate", "evaluate_run"),
     "evaluate_virtual": ("milan_onnx.applications.evaluate", "evaluate_virtual"),
     "labels_from_metadata": ("milan_onnx.metadata", "labels_from_metadata"),
@@ -73,6 +89,14 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from milan_onnx.applications.analyze import AnalyzeOptions as AnalyzeOptions
+    from milan_onnx.applications.analyze import analyze_runs as analyze_runs
+    from milan_onnx.applications.audit import AuditOptions as AuditOptions
+    from milan_onnx.applications.audit import audit_run as audit_run
+    from milan_onnx.applications.diff import DiffOptions as DiffOptions
+    from milan_onnx.applications.diff import diff_runs as diff_runs
+    from milan_onnx.applications.edit import EditOptions as EditOptions
+    from milan_onnx.applications.edit import edit_model as edit_model
     from milan_onnx.applications.evaluate import Evaluation as Evaluation
     from milan_onnx.applications.evaluate import RunOptions as RunOptions
     from milan_onnx.applications.evaluate import VirtualOptions as VirtualOptions
