@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import milan_onnx
@@ -149,9 +151,9 @@ def test_a_generators_run_is_kept(place: Path, milan: Command) -> None:
 
 
 def key(place: Path, **changed: Any) -> str:
-    given = {"model": place / "m.onnx", "layers": ["relu1"], "images": place / "photos"}
-    given |= {"bundle": place / "b", "options": DescribeOptions()} | changed
-    return run_key(**given).sha256
+    asked = {"model": place / "m.onnx", "layers": ["relu1"], "images": place / "photos"}
+    asked |= {"bundle": place / "b", "options": DescribeOptions()} | changed
+    return run_key(**asked).sha256
 
 
 def flip(path: Path, position: int = -1) -> None:
@@ -211,6 +213,30 @@ def test_a_change_of_a_file_is_another_run(place: Path, change: str) -> None:
     assert key(place) != before
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_subject(tmp_path_factory.mktemp("original") / "m.onnx")
+
+
+def built_in_key(model: Path, bundle: Path) -> str:
+    options = DescribeOptions(synthetic=20)
+    return run_key(model, ["relu1"], bundle=bundle, options=options).sha256
+
+
+@given(number=st.integers(0, 4), place=st.integers(0, 10**6), bits=st.integers(1, 255))
+@settings(max_examples=10, deadline=None)
+def test_any_other_weight_is_another_run(
+    original: Path, bundle_path: Path, number: int, place: int, bits: int
+) -> None:
+    whole = original.read_bytes()
+    weights = onnx.load(original).graph.initializer[number].raw_data
+    changed = bytearray(whole)
+    changed[whole.index(weights) + place % len(weights)] ^= bits
+    other = original.with_name("other.onnx")
+    other.write_bytes(changed)
+    assert built_in_key(other, bundle_path) != built_in_key(original, bundle_path)
+
+
 OPTIONS: dict[str, Any] = {
     "exemplars": 14,
     "quantile": 0.98,
@@ -268,7 +294,7 @@ def test_layers_and_their_order_are_another_run(place: Path) -> None:
 
 def test_built_in_images_go_by_count_and_seed(place: Path) -> None:
     options = [{"synthetic": 30}, {"synthetic": 31}, {"synthetic": 30, "seed": 1}]
-    keys = [key(place, images=None, options=DescribeOptions(**given)) for given in options]
+    keys = [key(place, images=None, options=DescribeOptions(**some)) for some in options]
     assert len(set(keys)) == 3
 
 
