@@ -166,7 +166,8 @@ def changed_run(
 
 def test_identical_runs_differ_in_nothing(milan: Command, runs: dict[str, Path]) -> None:
     for match in ("auto", "number", "activations"):
-        done = milan("diff", runs["a"], runs["a"], "--match", match, "--max-changed", "0%")
+        line = ("diff", runs["a"], runs["a"], "--match", match, "--max-changed", "0%")
+        done = milan(*line, "--no-similarity")
         assert done.returncode == 0, done.stderr
         assert lines_of(done.stdout) == []
         assert "the runs differ in nothing" in done.stderr
@@ -177,6 +178,7 @@ def test_a_graph_with_permuted_channels_is_matched_back(
     milan: Command, runs: dict[str, Path]
 ) -> None:
     line = ("diff", runs["a"], runs["permuted"], "--json", "--max-changed", "0%")
+    line += ("--no-similarity",)
     done = milan(*line, "--match", "activations")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -217,7 +219,7 @@ def test_equal_runs_give_equal_bytes(milan: Command, runs: dict[str, Path], tmp_
     for turn in ("1", "2"):
         files = [tmp_path / f"{turn}.{name}" for name in names]
         done = milan(
-            *("diff", runs["a"], runs["int8"], "-q", "-o", files[0]),
+            *("diff", runs["a"], runs["int8"], "-q", "--no-similarity", "-o", files[0]),
             *("--markdown", files[1], "--html", files[2]),
         )
         assert done.returncode == 0, done.stderr
@@ -326,7 +328,8 @@ def test_the_gate_comes_after_everything_is_written(
 ) -> None:
     after = changed_run(runs["a"], tmp_path / "after", {2: "cars", 3: None})
     files = [tmp_path / name for name in ("d.json", "d.md", "d.html")]
-    line = ("diff", runs["a"], after, "-o", files[0], "--markdown", files[1], "--html", files[2])
+    line = ("diff", runs["a"], after, "--no-similarity")
+    line += ("-o", files[0], "--markdown", files[1], "--html", files[2])
     done = milan(*line, "--max-changed", "2%", "--max-lost", "0.05")
     assert done.returncode == 3
     assert len(lines_of(done.stdout)) == 2
@@ -334,7 +337,7 @@ def test_the_gate_comes_after_everything_is_written(
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: 2 of 12 descriptions say something else (16.7 %), more")
     assert "1 of 12 descriptions were lost (8.33 %), more than --max-lost 5 %" in last
-    assert milan(*line[:3], "--max-changed", "17%", "--max-lost", "0.1").returncode == 0
+    assert milan(*line[:4], "--max-changed", "17%", "--max-lost", "0.1").returncode == 0
 
 
 def test_a_share_that_is_just_met_passes(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -404,10 +407,14 @@ BAD = {
     "cut short": (("cut",), 5, "is cut short: it labels 11 of 12 units"),
     "another format": (("old",), 5, "has format milan-onnx-run 1, not milan-onnx-run 2"),
     "other photos": (("other photos", "--match", "activations"), 5, "the runs are of other photos"),
-    "no such layer": (("a", "--layer", "conv9"), 2, "the run has no layer conv9"),
-    "no such pair": (("a", "--layer", "relu6=conv9"), 2, "the run has no layer conv9"),
+    "no such layer": (("a", "--layer", "conv9"), 2, "the first run has no layer conv9"),
+    "no such pair": (("a", "--layer", "relu6=conv9"), 2, "the second run has no layer conv9"),
     "half a pair": (("a", "--layer", "relu6="), 2, "--layer relu6= is not A=B"),
-    "no counterpart": (("elsewhere",), 5, "has a counterpart in"),
+    "no counterpart": (
+        ("elsewhere",),
+        5,
+        "no layer of the first run has a counterpart in the second",
+    ),
     "level": (("a", "--level", "2"), 2, "--level 2 is out of range"),
     "similar": (("a", "--similar", "nan"), 2, "--similar nan is out of range"),
     "images alone": (("a", "--images", "photos"), 2, "--images goes with --html only"),
@@ -471,9 +478,9 @@ def test_runs_of_another_tools_exemplars_have_no_fingerprints(runs: dict[str, Pa
     )
     given = replace(run, layers=(bare,))
     found = diff_runs(given, given, PLAIN)
-    assert found.layers[0].match.reason.startswith("a run made from another tool's exemplars")
+    assert found.layers[0].match.reason.startswith("runs made from another tool's exemplars")
     assert not found.differs
-    with pytest.raises(RunError, match="has no fingerprints, so activations of"):
+    with pytest.raises(RunError, match="have no fingerprints, so their activations"):
         diff_runs(given, given, replace(PLAIN, match="activations"))
 
 
@@ -505,7 +512,8 @@ def test_the_page_shows_both_runs_photos(
     milan: Command, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     after = changed_run(runs["a"], tmp_path / "after", {1: "cars"})
-    done = milan("diff", runs["a"], after, "--html", tmp_path / "d.html", "-q")
+    line = ("diff", runs["a"], after, "--html", tmp_path / "d.html", "-q", "--no-similarity")
+    done = milan(*line)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "d.html").read_text()
     assert page.count('<img src="data:image/jpeg;base64,') == 8

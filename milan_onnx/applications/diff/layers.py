@@ -48,7 +48,7 @@ def pair_layers(before: Run, after: Run, asked: Sequence[str]) -> Layers:
     """
     mine, theirs = run_places(before), run_places(after)
     if asked:
-        return Layers(tuple(_asked_pair(text, mine, theirs) for text in asked), (), ())
+        return Layers(tuple(_asked_pair(t, mine, theirs) for t in dict.fromkeys(asked)), (), ())
     pairs: list[LayerPair] = []
     modules = _modules(before), _modules(after)
     tensors = _tensors(mine), _tensors(theirs)
@@ -57,8 +57,8 @@ def pair_layers(before: Run, after: Run, asked: Sequence[str]) -> Layers:
     pairs += _by_place(*_left(mine, theirs, pairs))
     if not pairs:
         raise RunError(
-            f"no layer of {before.path} has a counterpart in {after.path}: "
-            f"{_listed(mine)} against {_listed(theirs)}",
+            f"no layer of the first run has a counterpart in the second: {_listed(mine)} against "
+            f"{_listed(theirs)}",
             hint="say which belong together with --layer A=B",
         )
     order = {place.tensor: index for index, place in enumerate(mine)}
@@ -71,9 +71,17 @@ def _asked_pair(text: str, mine: Sequence[Place], theirs: Sequence[Place]) -> La
     before, equals, after = text.partition("=")
     if not before or (equals and not after):
         raise UsageError(f"--layer {text} is not A=B", hint="give a layer of each run")
-    (one,) = choose_places(mine, [before])
-    (other,) = choose_places(theirs, [after or before])
+    one, other = _chosen(mine, before, "first"), _chosen(theirs, after or before, "second")
     return LayerPair(one, other, "--layer")
+
+
+def _chosen(places: Sequence[Place], name: str, which: str) -> Place:
+    try:
+        (place,) = choose_places(places, [name])
+    except UsageError as error:
+        told = error.message.replace("the run", f"the {which} run", 1)
+        raise UsageError(told, hint=error.hint) from error
+    return place
 
 
 def _left(

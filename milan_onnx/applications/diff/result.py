@@ -17,7 +17,6 @@ from milan_onnx.labels.record import rounded_score
 
 FORMAT = "milan-onnx-diff"
 FORMAT_VERSION = 1
-FLAGS = ("dead", "constant", "saturated", "sparse", "abstained")
 
 
 def percent(share: float) -> str:

@@ -31,7 +31,7 @@ from milan_onnx.run import Run, load_run
 
 OTHER_PHOTOS = "the runs are of other photos"
 ROUNDING = 1e-9
-NO_FINGERPRINTS = "a run made from another tool's exemplars has no fingerprints"
+NO_FINGERPRINTS = "runs made from another tool's exemplars have no fingerprints"
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _match(runs: tuple[Run, Run], pair: LayerPair, options: DiffOptions) -> Matc
         why = OTHER_PHOTOS if correlations is None else _too_few(correlations)
         if options.match == "activations":
             raise RunError(
-                f"{why}, so activations of {runs[0].path} and {runs[1].path} cannot be compared",
+                f"{why}, so their activations cannot be compared",
                 hint="describe both models with the same photos, or use --match number",
             )
         reason = "--match" if options.match == "number" else why
@@ -235,8 +235,8 @@ def _notes(before: Run, after: Run, layers: Layers) -> list[str]:
     """What else differs between the runs, so that not all is put down to the models."""
     one, other = before.manifest, after.manifest
     notes = [
-        f"the layer {place.tensor} ({place.units} units) is only in {run.path} and is not compared"
-        for run, places in ((before, layers.before), (after, layers.after))
+        f"the layer {place.tensor} ({place.units} units) is only in the {run} run and not compared"
+        for run, places in (("first", layers.before), ("second", layers.after))
         for place in places
     ]
     if one["model"].get("sha256") == other["model"].get("sha256"):

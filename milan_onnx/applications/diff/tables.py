@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from milan_onnx.applications.diff.result import FLAGS, LayerDiff, RunDiff, percent
+from milan_onnx.applications.diff.result import LayerDiff, RunDiff, percent
 from milan_onnx.applications.diff.units import ABSTAINED, UnitDiff
-from milan_onnx.labels import UnitLabel
+from milan_onnx.labels import FLAGS, UnitLabel
 from milan_onnx.labels.summary import figure_text
 from milan_onnx.progress import printable
 
