@@ -24,7 +24,7 @@ from pathlib import Path
 from milan_onnx.errors import BadInput
 from milan_onnx.wording import normalise
 
-KEYS = frozenset({"about", "except", "words"})
+KEYS = ("about", "against", "except", "words")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Group:
 
     exceptions: tuple[str, ...] = ()
     """Terms that hold one of the words and mean something else."""
+
+    against: tuple[str, ...] = ()
+    """Groups that it is easily taken for: it must be likelier than these."""
 
     @cached_property
     def terms(self) -> dict[tuple[str, ...], str]:
@@ -107,14 +110,15 @@ def group(name: str, value: object, source: str) -> Group:
     where = f"the group {name} of {source}"
     if not isinstance(value, dict):
         raise BadInput(f"{where} is no table", hint='write [name] and words = ["a word"]')
-    unknown = sorted(set(value) - KEYS)
+    unknown = sorted(set(value).difference(KEYS))
     if unknown:
         raise BadInput(
-            f"{where} has the unknown key {unknown[0]}", hint="keys are about, except, words"
+            f"{where} has the unknown key {unknown[0]}", hint=f"keys are {', '.join(KEYS)}"
         )
     words = _words(value.get("words"), "words", where)
     exceptions = _words(value["except"], "except", where) if "except" in value else ()
-    return Group(name, words, str(value.get("about", "")), exceptions)
+    against = _words(value["against"], "against", where) if "against" in value else ()
+    return Group(name, words, str(value.get("about", "")), exceptions, against)
 
 
 def _words(value: object, key: str, where: str) -> tuple[str, ...]:

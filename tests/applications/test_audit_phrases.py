@@ -52,7 +52,7 @@ def test_phrases_as_given_are_not_spelled_otherwise(run: Run) -> None:
 
 def test_a_standing_says_what_was_asked(run: Run) -> None:
     groups = [Group("faces", ("face", "portrait")), Group("marks", ("watermark",))]
-    found = standings_of(run, groups, Scoring(), Silent())
+    found = standings_of(run, groups, {}, Scoring(), Silent())
     assert (found["faces"].known, found["faces"].unknown) == (("face",), ("portrait",))
     assert found["marks"].known == () and not found["marks"].places
     label = run.labels[0]

@@ -161,7 +161,7 @@ class _Side:
         scored = [rule for rule in policy.rules if rule.groups and "phrases" in rule.look]
         names = dict.fromkeys(name for rule in scored for name in rule.groups)
         groups = [policy.lexicon[name] for name in names]
-        self.standings = standings_of(run, groups, scoring, say) if groups else {}
+        self.standings = standings_of(run, groups, policy.lexicon, scoring, say) if groups else {}
         _check_known(scored, self.standings)
         self._run = run
         self._looker = Looker(run, policy.lexicon, self.standings, importances)

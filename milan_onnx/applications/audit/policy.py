@@ -45,6 +45,8 @@ Severity = Literal["error", "warning", "note"]
 LOOKS: tuple[Look, ...] = get_args(Look)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 VERSION = 1
+RIVALS = "rivals"
+"""The shipped lexicon of groups that a group may be `against`."""
 CONCEPT_LIMITS = ("max_units", "max_share", "max_importance", "max_increase")
 LABEL_LIMITS = ("max_abstained", "max_dead", "min_correlation")
 TOP_KEYS = ("version", "lexicon", "groups", "rule")
@@ -157,6 +159,10 @@ def _lexicon(
             found[key] = _group(key, table, source, found)
         except BadInput as error:
             problems.append(str(error))
+    known = found | shipped_lexicon(RIVALS)
+    for one in found.values():
+        lost = [name for name in one.against if name not in known]
+        problems += [f"the group {one.name} is against {name}, which is no group" for name in lost]
     return found
 
 
@@ -173,7 +179,8 @@ def _group(name: str, table: object, source: str, known: Lexicon) -> Group:
         raise BadInput(f"there is no group {name} to extend, the groups are {', '.join(known)}")
     old = known[name]
     exceptions = (*old.exceptions, *more.exceptions)
-    return replace(old, words=(*old.words, *more.words), exceptions=exceptions)
+    against = (*old.against, *more.against)
+    return replace(old, words=(*old.words, *more.words), exceptions=exceptions, against=against)
 
 
 def _rules(value: object, lexicon: Lexicon, problems: list[str]) -> list[Rule]:

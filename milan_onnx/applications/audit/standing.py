@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.applications.audit.policy import RIVALS
 from milan_onnx.applications.audit.terms import TermScores, score_terms, summed
-from milan_onnx.applications.lexicon import Group, shipped_lexicon
+from milan_onnx.applications.lexicon import Group, Lexicon, shipped_lexicon
 from milan_onnx.applications.phrases import Scoring
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter
@@ -72,23 +73,26 @@ class Standing:
 
 
 def standings_of(
-    run: Run, groups: Sequence[Group], scoring: Scoring, say: Reporter
+    run: Run, groups: Sequence[Group], lexicon: Lexicon, scoring: Scoring, say: Reporter
 ) -> dict[str, Standing]:
-    """How groups stand in the units of a run, by name. Raises the errors of `score_phrases`."""
+    """How groups stand in the units of a run, by name.
+
+    ``lexicon``: where the groups are found that they are against. Raises the errors of
+    `score_phrases`.
+    """
     everyday = [word for group in shipped_lexicon("everyday").values() for word in group.words]
-    asked = [word for group in groups for word in group.words]
-    scores = score_terms(run, [*asked, *everyday], scoring, say)
+    known = shipped_lexicon(RIVALS) | dict(lexicon)
+    rivals = {
+        group.name: [*everyday, *(word for name in group.against for word in known[name].words)]
+        for group in groups
+    }
+    asked = [word for group in groups for word in (*group.words, *rivals[group.name])]
+    scores = score_terms(run, asked, scoring, say)
+    return {group.name: _standing(group, scores, rivals[group.name]) for group in groups}
+
+
+def _standing(group: Group, scores: TermScores, rivals: Sequence[str]) -> Standing:
     columns = {normalise(term): column for column, term in enumerate(scores.terms)}
-    controls = [columns[key] for key in map(normalise, everyday) if key in columns]
-    return {group.name: _standing(group, scores, columns, controls) for group in groups}
-
-
-def _standing(
-    group: Group,
-    scores: TermScores,
-    columns: Mapping[tuple[str, ...], int],
-    controls: Sequence[int],
-) -> Standing:
     known = {
         key: term
         for key, term in group.terms.items()
@@ -98,6 +102,8 @@ def _standing(
     terms, own = list(known.values()), [columns[key] for key in known]
     if not own:
         return Standing((), unknown, {})
+    others = {columns[key] for key in map(normalise, rivals) if key in columns}
+    controls = sorted(others.difference(own))
     raised = raised_odds(scores.log_p_given_exemplars, scores.log_p, own, controls)
     best = scores.log_p_given_exemplars[:, own].argmax(axis=1).tolist()
     places = {
