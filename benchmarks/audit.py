@@ -34,7 +34,7 @@ from milan_onnx.run import Run
 from milan_onnx.wording import normalise
 
 Floats = NDArray[np.float64]
-ASKED = ("people", "faces", "gender", "skin")
+ASKED = ("people", "faces", "skin")
 PEOPLE = frozenset(
     {
         "person", "human face", "skin", "hair", "pedestrian", "cyclist", "painting of a person",

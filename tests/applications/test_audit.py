@@ -433,7 +433,7 @@ def test_a_damaged_run_is_no_traceback(run_path: Path, tmp_path: Path) -> None:
 
 def test_in_python(run_path: Path) -> None:
     found = audit_run(load_run(run_path))
-    assert len(found.verdicts) == 6
+    assert len(found.verdicts) == 7
     assert found.broken == tuple(
         v for v in found.verdicts if v.broken and v.rule.severity == "error"
     )

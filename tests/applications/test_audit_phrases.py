@@ -61,6 +61,23 @@ def test_a_standing_says_what_was_asked(run: Run) -> None:
     assert found["marks"].of(label) is None
 
 
+def test_a_group_must_be_likelier_than_what_it_is_against(run: Run) -> None:
+    rivals = Group("rivals", ("eye",))
+    alone, against = Group("faces", ("face",)), Group("faces", ("face",), against=("rivals",))
+    free, held = (
+        standings_of(run, [group], {"rivals": rivals}, Scoring(), Silent())["faces"]
+        for group in (alone, against)
+    )
+    scores = score_terms(run, ["face", "eye"], Scoring(), Silent())
+    pmi = scores.log_p_given_exemplars - scores.log_p
+    for label, gain in zip(scores.labels, pmi[:, 1], strict=True):
+        before, after = free.of(label), held.of(label)
+        assert before is not None and after is not None
+        # What rises more than everyday things takes from the group, what rises less gives to it.
+        everyday = pmi[:, 0][scores.labels.index(label)] - before.raised
+        assert (after.raised < before.raised) == (gain > everyday)
+
+
 @settings(max_examples=50, deadline=None)
 @given(SIDES)
 def test_likelier_units_raise_the_odds_and_louder_ones_do_not(seed: int) -> None:

@@ -52,6 +52,15 @@ def test_the_lexicons_that_ship_are_whole() -> None:
                 assert group.named(word), word
 
 
+def test_what_groups_are_against_is_there_and_of_no_group() -> None:
+    audited, rivals = shipped_lexicon("audit"), shipped_lexicon("rivals")
+    for group in audited.values():
+        assert set(group.against) <= audited.keys() | rivals.keys()
+    for rival in rivals.values():
+        for word in rival.words:
+            assert not any(group.named(word) for group in audited.values()), word
+
+
 def test_everyday_things_are_of_no_group() -> None:
     audited = shipped_lexicon("audit").values()
     for group in shipped_lexicon("everyday").values():
@@ -87,7 +96,7 @@ def test_spellings_are_those_that_the_captioner_knows() -> None:
 def test_the_default_policy_is_a_policy() -> None:
     found = default_policy()
     assert {name for each in found.rules for name in each.groups} == GROUPS
-    assert {each.severity for each in found.rules} == {"error", "warning"}
+    assert {each.severity for each in found.rules} == {"error", "warning", "note"}
     assert parse_policy(default_policy_text().encode(), "again", Path()).rules == found.rules
 
 
@@ -174,6 +183,7 @@ max_units = 3
         ('[[rule]]\nname = "a"\ngroups = ["text"]\nmax_units = 1\nfalse_alarms = 0', "between 0"),
         ("lexicon = 3", "lexicon must be the name"),
         ("groups = 3", "groups must be tables"),
+        ('[groups.x]\nwords = ["a"]\nagainst = ["gone"]', "x is against gone, which is no group"),
         ('[groups.x]\nextend = true\nwords = ["a b"]', "no group x to extend"),
         ('[groups.x]\nextend = 1\nwords = ["a b"]', "extend of the group x"),
         ("[groups.x]\nwords = []", "no list of words"),
