@@ -51,6 +51,7 @@ BOTH = [
     click.option("--quiet", "-q", is_flag=True, help="Say only errors."),
 ]
 ONLY_MODEL = {"layers": (), "limit": None, "out": None, "overwrite": False}
+FILES = ("json_file", "junit", "sarif", "markdown")
 SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
@@ -85,7 +86,7 @@ def audit(target: Path | None, **given: Any) -> None:
 
 def _check_usage(target: Path | None, given: dict[str, Any]) -> Path | None:
     """Raise UsageError for options that do not go together; the file of a job's summary."""
-    from milan_onnx.errors import UsageError
+    from milan_onnx.errors import OutputUnwritable, UsageError
 
     if target is None:
         raise UsageError("there is nothing to audit", hint="give a run's folder, or an ONNX file")
@@ -95,6 +96,9 @@ def _check_usage(target: Path | None, given: dict[str, Any]) -> Path | None:
                 f"--{name.removesuffix('s')} goes with a model, and {target} is no file",
                 hint="to audit some layers of a run, name them in the policy",
             )
+    for path in (given[name] for name in FILES):
+        if path is not None and not path.parent.is_dir():
+            raise OutputUnwritable(f"there is no folder {path.parent}", hint="make it first")
     if given["markdown"] != Path("-"):
         return None
     if not os.environ.get(SUMMARY):

@@ -22,7 +22,7 @@ from tests.conftest import Command
 from tests.toy import toy_subject
 
 SCHEMAS = Path(__file__).parent.parent / "data"
-USAGE, GATE, BAD_DATA = 2, 3, 5
+USAGE, GATE, ENVIRONMENT, BAD_DATA = 2, 3, 4, 5
 UNITS = 12
 SAID = {
     0: "human faces",
@@ -404,6 +404,7 @@ def test_validity_must_have_been_tested(milan: Command, run_path: Path, tmp_path
         (("RUN", "--importance", "bad.toml"), BAD_DATA, "row 1 of bad.toml"),
         (("RUN", "--importance", "few.csv"), BAD_DATA, "lack unit"),
         (("RUN", "--images", "empty"), BAD_DATA, "empty"),
+        (("RUN", "--sarif", "gone/s.json"), ENVIRONMENT, "there is no folder gone"),
     ],
 )
 def test_mistakes_are_one_sentence(
