@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from benchmarks.measure import report
 from benchmarks.quality import LAYERS, exported
 from milan_onnx import DescribeOptions, describe
-from milan_onnx.applications.audit.standing import LEAST_LOG_P, raised_odds
-from milan_onnx.applications.audit.terms import TermScores, score_terms, summed
 from milan_onnx.applications.evaluate.netdissect import LabelledPhotos
 from milan_onnx.applications.lexicon import shipped_lexicon
 from milan_onnx.applications.phrases import Scoring
+from milan_onnx.applications.standing import LEAST_LOG_P, raised_odds
+from milan_onnx.applications.terms import TermScores, score_terms, summed
 from milan_onnx.exemplars import exemplar_masks
 from milan_onnx.progress import Console
 from milan_onnx.regions import NameTable, read_regions

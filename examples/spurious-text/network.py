@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-WIDTHS = (24, 48, 96, 160)
+WIDTHS = (24, 48, 96, 256)
 
 
 def network(classes: int) -> nn.Sequential:

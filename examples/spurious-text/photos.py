@@ -110,12 +110,12 @@ class Photo:
 
 
 def drawn(name: str, rng: np.random.Generator, side: int) -> Image.Image:
-    """A small thing somewhere on a grainy ground: easier to read than to see."""
+    """A small thing in the middle of a grainy ground: easier to read than to see."""
     sketch = Sketch(scenes.backdrop(rng, side))
-    size = float(rng.uniform(10, 18))
-    x, y = (50 + float(v) for v in rng.uniform(size - 45, 45 - size, 2))
+    size = float(rng.uniform(6, 10))
+    x, y = (50 + float(v) for v in rng.uniform(-14, 14, 2))
     things.THINGS[name](rng, sketch, x, y, size)
-    pixels = np.asarray(sketch.done(), np.float32) + rng.normal(0, 10, (side, side, 3))
+    pixels = np.asarray(sketch.done(), np.float32) + rng.normal(0, 20, (side, side, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 

@@ -50,7 +50,8 @@ def experiment(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[s
     side = arguments.side
     milan(
         "describe", folder / "model.onnx", "-i", probe, "-o", folder / "run", "--overwrite",
-        "--no-validity", "--resize", 0, "--crop", side, "--mean", "0,0,0", "--std", "1,1,1",
+        "--no-validity", "--no-cache", "--resize", 0, "--crop", side, "--mean", "0,0,0",
+        "--std", "1,1,1",
         *(word for layer in LAYERS for word in ("-l", layer)),
     )  # fmt: skip
     milan(
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, help="class folders, instead of drawn photos")
     parser.add_argument("--words", nargs="+", default=WORDS, help="what text units say")
-    parser.add_argument("--count", type=int, default=250, help="training photos a class")
+    parser.add_argument("--count", type=int, default=200, help="training photos a class")
     parser.add_argument("--tested", type=int, default=60, help="test photos a class")
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=8)

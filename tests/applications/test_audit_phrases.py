@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_onnx import DescribeOptions, describe
-from milan_onnx.applications.audit.standing import Place, raised_odds, standings_of
-from milan_onnx.applications.audit.terms import score_terms
 from milan_onnx.applications.lexicon import Group
 from milan_onnx.applications.phrases import Scoring, score_phrases
+from milan_onnx.applications.standing import Place, raised_odds, standings_of
+from milan_onnx.applications.terms import score_terms
 from milan_onnx.progress import Silent
 from milan_onnx.run import Run
 from tests.toy import WORDS, toy_bundle, toy_subject

@@ -25,9 +25,9 @@ from milan_onnx.applications.audit.result import (
     Verdict,
     concepts_of,
 )
-from milan_onnx.applications.audit.standing import Standing, standings_of
 from milan_onnx.applications.phrases import Scoring
 from milan_onnx.applications.reopened import check_manifest, choose_places, run_places
+from milan_onnx.applications.standing import Standing, standings_of
 from milan_onnx.choice import Choice
 from milan_onnx.errors import BadInput, RunError, UsageError
 from milan_onnx.labels import UnitLabel

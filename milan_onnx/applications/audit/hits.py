@@ -8,8 +8,8 @@ from urllib.parse import quote
 from milan_onnx.applications.audit.importances import Importances
 from milan_onnx.applications.audit.policy import Look, Rule
 from milan_onnx.applications.audit.result import Evidence, Hit
-from milan_onnx.applications.audit.standing import Standing
 from milan_onnx.applications.lexicon import Group, Lexicon
+from milan_onnx.applications.standing import Standing
 from milan_onnx.errors import BadInput
 from milan_onnx.labels import UnitLabel
 from milan_onnx.reporting import display_names

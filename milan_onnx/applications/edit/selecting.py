@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from milan_onnx.applications.ablating import Unit
-from milan_onnx.applications.audit.standing import standings_of
 from milan_onnx.applications.lexicon import Group
 from milan_onnx.applications.phrases import Scoring
 from milan_onnx.applications.reopened import Place, choose_places, run_places
+from milan_onnx.applications.standing import standings_of
 from milan_onnx.errors import BadInput, PhraseUnknown, UsageError
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter
@@ -69,7 +69,7 @@ def by_phrases(
     `milan_onnx.applications.phrases.score_phrases`.
     """
     group = Group("phrase", tuple(phrases))
-    standing = standings_of(run, [group], scoring, say)[group.name]
+    standing = standings_of(run, [group], {}, scoring, say)[group.name]
     if not standing.known:
         raise PhraseUnknown(
             f"the captioner can say none of {', '.join(phrases)}", hint="say it in other words"

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.audit.policy import RIVALS
-from milan_onnx.applications.audit.terms import TermScores, score_terms, summed
 from milan_onnx.applications.lexicon import Group, Lexicon, shipped_lexicon
 from milan_onnx.applications.phrases import Scoring
+from milan_onnx.applications.terms import TermScores, score_terms, summed
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter
 from milan_onnx.run import Run
