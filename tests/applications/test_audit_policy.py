@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from milan_onnx.applications.audit.importances import read_importances
 from milan_onnx.applications.audit.policy import (
     LOOKS,
     Policy,
@@ -16,6 +17,7 @@ from milan_onnx.applications.audit.policy import (
 )
 from milan_onnx.applications.lexicon import parse_lexicon, shipped_lexicon
 from milan_onnx.applications.phrases import Spellings
+from milan_onnx.applications.reopened import Place
 from milan_onnx.errors import BadInput
 from milan_onnx.wording import normalise
 
@@ -216,3 +218,47 @@ def test_a_policy_or_lexicon_that_is_not_there_is_named(tmp_path: Path) -> None:
     path.write_text('version = 1\nlexicon = "gone.toml"\n[[rule]]\nname = "a"\nmax_dead = 0.1\n')
     with pytest.raises(BadInput, match=r"gone\.toml"):
         read_policy(path)
+
+
+# --- importances ---------------------------------------------------------------------------------
+
+
+PLACES = [Place("relu", ("relu", "features.3"), 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layer,unit,importance\nrelu,0,0.5\nother,0,1\nfeatures.3,1,-2e-3\n",
+        "\ufeffunit,importance,layer,more\n0,0.5,relu,x\n1,-0.002,relu,y\n",
+        '[{"layer": "relu", "unit": 0, "importance": 0.5},'
+        ' {"layer": "relu", "unit": 1, "importance": -0.002}]',
+    ],
+)
+def test_importances_are_read_by_tensor_and_unit(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "importance"
+    path.write_text(text, encoding="utf-8")
+    assert read_importances(path, PLACES) == {("relu", 0): 0.5, ("relu", 1): -0.002}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no unit of the run's layers"),
+        ("layer,unit,importance\nother,0,1\n", "no unit of the run's layers"),
+        ("layer,unit,importance\nrelu,0,1\nrelu,0,2\n", "row 2 of .* as one before"),
+        ("layer,unit\nrelu,0\n", "row 1 of .* has no 'importance'"),
+        ("layer,unit,importance\nrelu,x,1\n", "row 1 of .* is damaged"),
+        ("layer,unit,importance\nrelu,0\n", "row 1 of .* is damaged"),
+        ("layer,unit,importance\nrelu,0,nan\n", "row 1 of .* is damaged"),
+        ("[1]", "row 1 of .* has no 'layer'"),
+        ("[", "is not JSON"),
+    ],
+)
+def test_importances_that_are_not_understood_are_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "importance"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=said):
+        read_importances(path, PLACES)

@@ -77,15 +77,16 @@ def audit_run(
     here = _opened(run)
     there = None if options.baseline is None else _opened(options.baseline)
     _check_wants(rules.rules, here, options)
-    places = run_places(here)
-    for rule in rules.rules:
-        choose_places(places, rule.layers)
-    importances = read_importances(options.importance, places) if options.importance else None
-    side = _Side(here, rules, options.scoring, importances, say)
-    other = None
+    for each in (here, there) if there else (here,):
+        _check_layers(rules.rules, each)
+    importances = (
+        read_importances(options.importance, run_places(here)) if options.importance else None
+    )
+    side, other = _Side(here, rules, options.scoring, importances, say), None
+    notes = [*side.notes]
     if there is not None:
         other = _Side(there, rules, _scoring_there(here, there, options.scoring), None, say)
-    notes = [*side.notes, *(_differences(here, there) if there is not None else ())]
+        notes += _differences(here, there)
     for note in notes:
         say.note(note)
     return Audit(
@@ -95,10 +96,7 @@ def audit_run(
         verdicts=tuple(_verdict(rule, side, other) for rule in rules.rules),
         fail_on=options.fail_on,
         baseline=None if there is None else _model(there),
-        phrases={
-            name: {"known": standing.known, "unknown": standing.unknown}
-            for name, standing in side.standings.items()
-        },
+        phrases=side.phrases,
         notes=tuple(notes),
     )
 
@@ -143,6 +141,17 @@ def _check_wants(rules: Sequence[Rule], run: Run, options: AuditOptions) -> None
             _refuse(rule, "labels that were tested", "describe with --validity, and more photos")
 
 
+def _check_layers(rules: Sequence[Rule], run: Run) -> None:
+    """Raise UsageError for a rule on a layer that the run does not have."""
+    places = run_places(run)
+    for rule in rules:
+        try:
+            choose_places(places, rule.layers)
+        except UsageError as error:
+            name = f"the rule {rule.name!r} does not fit {run.path or 'the run'}"
+            raise UsageError(f"{name}: {error.message}", hint=error.hint) from error
+
+
 def _refuse(rule: Rule, what: str, hint: str) -> None:
     raise UsageError(f"the rule {rule.name!r} wants {what}", hint=hint)
 
@@ -161,15 +170,15 @@ class _Side:
         scored = [rule for rule in policy.rules if rule.groups and "phrases" in rule.look]
         names = dict.fromkeys(name for rule in scored for name in rule.groups)
         groups = [policy.lexicon[name] for name in names]
-        self.standings = standings_of(run, groups, policy.lexicon, scoring, say) if groups else {}
-        _check_known(scored, self.standings)
+        self._standings = standings_of(run, groups, policy.lexicon, scoring, say) if groups else {}
+        _check_known(scored, self._standings)
         self._run = run
-        self._looker = Looker(run, policy.lexicon, self.standings, importances)
+        self._looker = Looker(run, policy.lexicon, self._standings, importances)
 
     @property
     def notes(self) -> Iterator[str]:
         """What phrase scoring could not ask."""
-        for name, standing in self.standings.items():
+        for name, standing in self._standings.items():
             if standing.unknown:
                 asked = f"{len(standing.known)} of {len(standing.known) + len(standing.unknown)}"
                 more = " and others" if len(standing.unknown) > NAMED else ""
@@ -177,6 +186,14 @@ class _Side:
                 yield f"{name}: the captioner can say {asked} terms, and not {missing}{more}"
             if standing.everywhere:
                 yield f"{name}: its phrases stand high in most units, and tell them not apart"
+
+    @property
+    def phrases(self) -> dict[str, dict[str, Sequence[str]]]:
+        """The terms that the captioner can say, and those that it can not, by group."""
+        return {
+            name: {"known": standing.known, "unknown": standing.unknown}
+            for name, standing in self._standings.items()
+        }
 
     def labels(self, rule: Rule) -> list[UnitLabel]:
         """The units that a rule is on."""
