@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.applications.audit.policy import RIVALS
 from milan_onnx.applications.lexicon import Group, Lexicon, shipped_lexicon
 from milan_onnx.applications.phrases import Scoring
 from milan_onnx.applications.terms import TermScores, score_terms, summed
@@ -25,6 +24,8 @@ from milan_onnx.wording import normalise
 
 Floats = NDArray[np.float64]
 
+RIVALS = "rivals"
+"""The shipped lexicon of groups that a group may be `against`."""
 LEAST_LOG_P = -13.0
 """Nats. A term that the language model finds less likely is words that it never puts together."""
 

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from milan_onnx.applications.lexicon import Group, Lexicon, group, read_lexicon, shipped_lexicon
+from milan_onnx.applications.standing import RIVALS
 from milan_onnx.errors import BadInput
 from milan_onnx.files import sha256_bytes
 
@@ -45,8 +46,6 @@ Severity = Literal["error", "warning", "note"]
 LOOKS: tuple[Look, ...] = get_args(Look)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 VERSION = 1
-RIVALS = "rivals"
-"""The shipped lexicon of groups that a group may be `against`."""
 CONCEPT_LIMITS = ("max_units", "max_share", "max_importance", "max_increase")
 LABEL_LIMITS = ("max_abstained", "max_dead", "min_correlation")
 TOP_KEYS = ("version", "lexicon", "groups", "rule")
