@@ -12,7 +12,7 @@ WIDTHS = (24, 48, 96, 256)
 
 
 def network(classes: int) -> nn.Sequential:
-    """Four blocks of convolution, norm, ReLU; the last is averaged."""
+    """Four blocks of convolution, norm, ReLU; of each last unit its largest activation counts."""
     blocks: list[nn.Module] = []
     before = 3
     for index, width in enumerate(WIDTHS):
@@ -20,7 +20,7 @@ def network(classes: int) -> nn.Sequential:
         block = [nn.Conv2d(before, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
         blocks.append(nn.Sequential(*block, *([nn.MaxPool2d(2)] if index < 3 else [])))
         before = width
-    blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
+    blocks += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
     return nn.Sequential(*blocks)
 
 

@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from network import export, train
 from photos import Photos, arrays, save
 
-WORDS = ("text", "word", "letter", "lettering", "writing", "number", "sign")
-LAYERS = ("0", "1", "2", "3")
+WORDS = ("text", "word", "letter", "lettering", "writing")
+LAYER = "3"
+"""The last convolution: what strokes and edges of words are to earlier layers, all photos need."""
 ROWS = ("before", "after", "random", "sort-all")
 
 
@@ -51,14 +52,13 @@ def experiment(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[s
     milan(
         "describe", folder / "model.onnx", "-i", probe, "-o", folder / "run", "--overwrite",
         "--no-validity", "--no-cache", "--resize", 0, "--crop", side, "--mean", "0,0,0",
-        "--std", "1,1,1",
-        *(word for layer in LAYERS for word in ("-l", layer)),
+        "--std", "1,1,1", "-l", LAYER,
     )  # fmt: skip
     milan(
         "edit", folder / "model.onnx", "--run", folder / "run", "-i", clean,
         "--adversarial", adversarial, "-o", folder / "edited.onnx", "--overwrite",
         "--json", folder / "edit.json", "--look", arguments.look, "--most", arguments.most,
-        "--tolerance", arguments.tolerance,
+        "--tolerance", arguments.tolerance, "--order", arguments.order,
         *(word for match in arguments.words for word in ("--match", match)),
     )  # fmt: skip
     return json.loads((folder / "edit.json").read_text())
@@ -109,8 +109,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--look", type=int, default=1)
-    parser.add_argument("--most", type=int, default=60)
+    parser.add_argument("--most", type=int, default=80)
     parser.add_argument("--tolerance", type=float, default=0.01)
+    parser.add_argument("--order", default="greedy")
     arguments = parser.parse_args()
     start = time.monotonic()
     results = []
