@@ -33,6 +33,8 @@ Units = Mapping[str, Sequence[int]]
 """Units by the tensor of their layer."""
 
 BATCH = 16
+JOINED = 4 << 20
+"""Bytes up to which batches are joined for the second part."""
 MEMORY = 512 << 20
 """Bytes of what the first part gave from which on it goes to a file."""
 
@@ -153,20 +155,20 @@ class CutClassifier:
             batch_size=self._batch,
             workers=whole.threads.value,
         )
-        store, ids = _Store(), []
+        parts = _Parts(self._batch if whole.subject.input.batch is None else None)
 
         def first(batch: Batch) -> list[Array]:
             return self.first(filled(batch.images, self._batch))
 
         with whole.say.stage("first part", len(images), "images") as meter:
             for batch, arrays in in_order(first, loader, whole.in_flight):
-                store.add(arrays)
-                ids.append(batch.ids)
+                parts.add(batch.ids, arrays)
                 meter(len(batch.ids))
+        parts.end()
         if loader.skipped or loader.converted:
             used = len(loader.digests)
             whole.say.note(describe_skips(used, loader.skipped, loader.converted))
-        return PassedImages(self, store, ids, images.labels)
+        return PassedImages(self, parts, images.labels)
 
     def first(self, frames: NDArray[np.uint8]) -> list[Array]:
         """What the second part takes of frames (B, H, W, 3)."""
@@ -190,10 +192,10 @@ class CutClassifier:
 class PassedImages:
     """Labelled images behind the first part."""
 
-    def __init__(self, cut: CutClassifier, store: _Store, ids: Sequence[Ids], labels: Ids) -> None:
-        self._cut, self._store = cut, store
-        self._counts = [len(part) for part in ids]
-        self.ids = np.concatenate(ids)
+    def __init__(self, cut: CutClassifier, parts: _Parts, labels: Ids) -> None:
+        self._cut, self._store = cut, parts.store
+        self._counts = [len(part) for part in parts.ids]
+        self.ids = np.concatenate(parts.ids)
         """Numbers of the usable images (N,)."""
         self.labels = labels[self.ids]
         """Their classes (N,)."""
@@ -216,6 +218,44 @@ class PassedImages:
     def accuracy(self, ablated: Units | None = None) -> float:
         """Share of images whose class is named."""
         return float(self.right(ablated).mean())
+
+
+class _Parts:
+    """What the first part gave, batches of it joined: a late layer's are small, and each costs a
+    run of the second part."""
+
+    def __init__(self, batch: int | None) -> None:
+        """``batch``: rows of what may be joined; None: nothing, the model's batch is fixed."""
+        self.store = _Store()
+        self.ids: list[Ids] = []
+        self._batch = batch
+        self._waiting: list[tuple[Ids, Sequence[Array]]] = []
+
+    def add(self, ids: Ids, arrays: Sequence[Array]) -> None:
+        """One more batch, filled up to its rows. Raises OutputUnwritable where the disk is full."""
+        self._waiting.append((ids, arrays))
+        rows = [array.shape[0] if array.ndim > 1 else None for array in arrays]
+        size = sum(array.nbytes for _, waiting in self._waiting for array in waiting)
+        if size >= JOINED or any(count != self._batch for count in rows):
+            self.end()
+
+    def end(self) -> None:
+        """Keep what waits to be joined."""
+        if not self._waiting:
+            return
+        ids, found = zip(*self._waiting, strict=True)
+        self._waiting = []
+        self.ids.append(np.concatenate(ids))
+        if len(found) == 1:
+            self.store.add(found[0])
+            return
+        # Without the rows that only fill up the last batch.
+        self.store.add(
+            [
+                np.concatenate([a[: len(i)] for i, a in zip(ids, arrays, strict=True)])
+                for arrays in zip(*found, strict=True)
+            ]
+        )
 
 
 class _Store:

@@ -131,7 +131,19 @@ def parse_model(path: Path) -> ModelProto:
         raise SubjectError(f"{path} is not a whole ONNX model", hint=_format_hint(data))
     if not model.graph.node:
         raise SubjectError(f"the graph of {path} has no nodes", hint="give a model that computes")
+    _check_names(path, model)
     return model
+
+
+def _check_names(path: Path, model: ModelProto) -> None:
+    """Raise SubjectError for a name that is not UTF-8: protobuf then hands out bytes."""
+    for index, node in enumerate(model.graph.node):
+        names = (node.name, node.op_type, *node.input, *node.output)
+        if not all(isinstance(name, str) for name in names):
+            raise SubjectError(
+                f"node {index} of {path} has a name that is no text (UTF-8)",
+                hint="the file is damaged: export or download the model again",
+            )
 
 
 def _read(path: Path) -> bytes:

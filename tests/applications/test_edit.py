@@ -142,8 +142,9 @@ def test_the_number_is_the_best_or_the_largest_that_is_bearable(
 
 
 def test_batches_and_threads_change_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answers(threads: int, batch: int, memory: int) -> list[list[int]]:
+    def answers(threads: int, batch: int, memory: int, joined: int = 4 << 20) -> list[list[int]]:
         monkeypatch.setattr("milan_onnx.applications.ablating.BATCH", batch)
+        monkeypatch.setattr("milan_onnx.applications.ablating.JOINED", joined)
         monkeypatch.setattr("milan_onnx.applications.ablating.MEMORY", memory)
         subject = load(case.model)
         chosen = choose_preprocessing(subject, **PREPROCESSING).value
@@ -155,6 +156,8 @@ def test_batches_and_threads_change_nothing(case: Case, monkeypatch: pytest.Monk
     expected = answers(1, 16, 1 << 30)
     assert answers(3, 5, 1 << 30) == expected
     assert answers(2, 16, 0) == expected  # everything in a file
+    assert answers(2, 5, 1 << 30, joined=0) == expected
+    assert answers(2, 5, 1 << 30, joined=100_000) == expected  # groups of a few batches
 
 
 def logits(path: Path, images: np.ndarray) -> np.ndarray:

@@ -258,3 +258,10 @@ def test_external_weights_in_an_inner_graph(tmp_path: Path) -> None:
         helper.make_node("Add", ["x", "w"], ["y"]),
     ]
     fails(written(tmp_path, model(nodes)), "absent.bin")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    path = written(tmp_path, conv_model())
+    path.write_bytes(path.read_bytes().replace(b"act", b"\xff\xfet"))
+    with pytest.raises(SubjectError, match=r"node 1 of .* has a name that is no text"):
+        load(path)

@@ -13,29 +13,28 @@ from milan_onnx.applications.audit.wording import (
     state,
     summary_text,
 )
+from milan_onnx.markdown import safe, table
 from milan_onnx.progress import printable
 
 SHOWN = 50
 """Units that are listed a rule: a job's summary has a limit."""
-SPECIAL = frozenset("\\`*_{}[]<>|#~&")
-"""What Markdown, or HTML in it, would act on."""
 
 
 def markdown(audit: Audit) -> str:
     """The page."""
     verdict = "broken" if audit.broken else "kept"
     lines = [
-        f"## Audit of {_safe(audit.model['name'])}: policy {verdict}",
+        f"## Audit of {safe(audit.model['name'])}: policy {verdict}",
         "",
-        f"{_safe(summary_text(audit))}. Policy {_safe(audit.policy['source'])}, "
+        f"{safe(summary_text(audit))}. Policy {safe(audit.policy['source'])}, "
         f"model sha256 `{audit.model['sha256'][:12]}`.",
         "",
-        *_table(("rule", "severity", "state", "found", "allowed", "concepts"), _rules(audit)),
+        *table(("rule", "severity", "state", "found", "allowed", "concepts"), _rules(audit)),
     ]
     for found in audit.verdicts:
         if found.broken and found.hits:
             lines += ["", *_units(found)]
-    lines += [line for note in audit.notes for line in ("", f"> {_safe(note)}")]
+    lines += [line for note in audit.notes for line in ("", f"> {safe(note)}")]
     return "\n".join(lines) + "\n"
 
 
@@ -44,35 +43,25 @@ def _rules(audit: Audit) -> list[list[str]]:
     for verdict in audit.verdicts:
         strong = f"**{state(verdict)}**" if verdict.broken else state(verdict)
         cells = (found_texts(verdict), limits_text(verdict), concepts_text(verdict))
-        name = _safe(verdict.rule.name)
-        rows.append([name, verdict.rule.severity, strong, *map(_safe, cells)])
+        name = safe(verdict.rule.name)
+        rows.append([name, verdict.rule.severity, strong, *map(safe, cells)])
     return rows
 
 
 def _units(verdict: Verdict) -> list[str]:
     rows = [
         [
-            _safe(hit.layer),
+            safe(hit.layer),
             str(hit.unit),
-            _safe(hit.description or "–"),
+            safe(hit.description or "–"),
             "" if hit.validity is None else f"{hit.validity:.2f}",
-            _safe("; ".join(map(evidence_text, hit.evidence))),
+            safe("; ".join(map(evidence_text, hit.evidence))),
         ]
         for hit in verdict.hits[:SHOWN]
     ]
     more = len(verdict.hits) - SHOWN
     name = escape(printable(verdict.rule.name))
     title = f"<details><summary>{name}: {len(verdict.hits)} units</summary>"
-    table = _table(("layer", "unit", "label", "validity", "because"), rows)
+    listed = table(("layer", "unit", "label", "validity", "because"), rows)
     rest = ["", f"and {more} more"] if more > 0 else []
-    return [title, "", *table, *rest, "", "</details>"]
-
-
-def _table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def _safe(text: str) -> str:
-    """Text that shows as it is: names in models may hold what Markdown or HTML would act on."""
-    return "".join(f"\\{char}" if char in SPECIAL else char for char in printable(text))
+    return [title, "", *listed, *rest, "", "</details>"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from milan_onnx.applications.diff.result import LayerDiff, RunDiff, percent
 from milan_onnx.applications.diff.units import ABSTAINED, UnitDiff
 from milan_onnx.labels import FLAGS, UnitLabel
 from milan_onnx.labels.summary import figure_text
-from milan_onnx.progress import printable
+from milan_onnx.markdown import safe, table
 
 UNIT_COLUMNS = (
     "layer",
@@ -39,7 +38,6 @@ TELLING = ("changed", "lost", "gained", "reworded", "kept", "undescribed")
 """Verdicts, what says most first."""
 MOST_ROWS = 200
 """Units that a Markdown table lists: a comment on a pull request holds 65,536 characters."""
-MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
 
 
 def differing(found: RunDiff) -> Iterator[tuple[LayerDiff, UnitDiff]]:
@@ -137,20 +135,15 @@ def layer_sentence(layer: LayerDiff) -> str:
 
 def markdown(found: RunDiff, title: str) -> str:
     """The diff for a pull request or a log: figures of layers, then the units that differ."""
-    lines = [f"## {escaped(title)}", "", f"{escaped(headline(found))}.", ""]
-    lines += _table(LAYER_COLUMNS, [layer_cells(layer) for layer in found.layers])
-    lines += [f"- {escaped(note)}" for note in found.notes] + ([""] if found.notes else [])
+    lines = [f"## {safe(title)}", "", f"{safe(headline(found))}.", ""]
+    lines += [*table(LAYER_COLUMNS, _safe_rows(map(layer_cells, found.layers))), ""]
+    lines += [f"- {safe(note)}" for note in found.notes] + ([""] if found.notes else [])
     rows = [unit_cells(layer, unit) for layer, unit in most_telling(found)]
     if rows:
-        lines += _table(UNIT_COLUMNS, rows[:MOST_ROWS])
+        lines += [*table(UNIT_COLUMNS, _safe_rows(rows[:MOST_ROWS])), ""]
     if len(rows) > MOST_ROWS:
         lines += [f"and {len(rows) - MOST_ROWS} more units that differ.", ""]
     return "\n".join(lines)
-
-
-def escaped(words: str) -> str:
-    """A text that Markdown shows as it is, on one line."""
-    return MARKUP.sub(r"\\\1", printable(words))
 
 
 def number(label: UnitLabel | None) -> str:
@@ -178,6 +171,5 @@ def both(before: int, after: int) -> str:
     return str(before) if before == after else f"{before} → {after}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *([escaped(cell) for cell in row] for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in lines] + [""]
+def _safe_rows(rows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+    return ([safe(cell) for cell in row] for row in rows)
