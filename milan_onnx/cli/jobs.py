@@ -17,8 +17,6 @@ is. Paths are relative to the file. A model that fails does not stop the others.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 import time
@@ -37,7 +35,7 @@ from milan_onnx.cli.describe import describe, describe_model, settings
 from milan_onnx.cli.guard import INTERRUPTED, end, failure
 from milan_onnx.cli.table import print_table
 from milan_onnx.errors import BadInput, UsageError
-from milan_onnx.files import write_bytes, write_json
+from milan_onnx.files import write_csv, write_json
 
 TOP = ("defaults", "model", "out")
 OWN = ("layers", "name", "path")
@@ -153,11 +151,8 @@ def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = [asdict(outcome) for outcome in outcomes]
     write_json(out / f"{SUMMARY}.json", rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(out / f"{SUMMARY}.csv", text.getvalue().encode("utf-8", "backslashreplace"))
+    header = list(rows[0])
+    write_csv(out / f"{SUMMARY}.csv", header, [[row[name] for name in header] for row in rows])
 
 
 # --- the file -----------------------------------------------------------------------------------

@@ -99,4 +99,4 @@ def _plot(found: Importance, key: str, title: str, curves: Sequence[Curve]) -> s
         for curve in curves
     ]
     about = "; ".join(f"{line.name}: {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
-    return line_chart(key, title, about, lines, x_name="units ablated", y_name="accuracy")
+    return line_chart(key, title, about, lines, x_name="share of units ablated", y_name="accuracy")
