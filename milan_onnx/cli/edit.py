@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import click
 from milan_onnx.cli.describe import options
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, console
-
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 WHICH = [
     click.option("--run", type=PATH, help="The run that describes MODEL's units."),

@@ -18,9 +18,17 @@ from hypothesis import strategies as st
 import milan_onnx
 from milan_onnx.applications.ablating import Classifier
 from milan_onnx.applications.edit import EditOptions, choosing, edit_model, undo
-from milan_onnx.applications.edit.selecting import by_words
+from milan_onnx.applications.edit.selecting import by_phrases, by_words
 from milan_onnx.applications.labelled import open_labelled
-from milan_onnx.errors import BadInput, ProbeError, RunError, SubjectError, UsageError
+from milan_onnx.applications.phrases import Scoring
+from milan_onnx.errors import (
+    BadInput,
+    PhraseUnknown,
+    ProbeError,
+    RunError,
+    SubjectError,
+    UsageError,
+)
 from milan_onnx.progress import Silent
 from milan_onnx.subject import choose_preprocessing, load, resolve
 from tests.applications.painted import (
@@ -224,6 +232,18 @@ def test_words_are_looked_for_in_labels_and_candidates(case: Case) -> None:
     wide = by_words(case.run.labels, [said], 5)
     assert len(wide) >= len(by_words(case.run.labels, [said], 1))
     assert not by_words(case.run.labels, ["submarine"], 5)
+
+
+def test_phrases_select_more_units_the_more_false_alarms_may_be(case: Case) -> None:
+    word = next(x.description for x in case.run.labels if x.description).split()[0]
+    found = [
+        {item.key for item in by_phrases(case.run, [word], level, Scoring(device="cpu"), Silent())}
+        for level in (0.001, 0.3, 0.999)
+    ]
+    assert found[0] <= found[1] <= found[2]
+    assert len(found[2]) == sum(x.description is not None for x in case.run.labels)
+    with pytest.raises(PhraseUnknown, match="can say none of submarine"):
+        by_phrases(case.run, ["submarine"], 0.1, Scoring(device="cpu"), Silent())
 
 
 def test_external_weights_come_along(case: Case, tmp_path: Path, bundle_path: Path) -> None:
