@@ -116,6 +116,11 @@ def edit(model: Path, **given: Any) -> None:
     _show(found)
     if found.path is not None:
         say.note(f"edited model: {found.path} (--undo takes it back)")
+    elif out is not None:
+        raise UsageError(
+            "accuracy does not bear the loss of any selected unit, so no model was written",
+            hint="raise --tolerance, or leave --images out to ablate them all the same",
+        )
 
 
 def _undo(model: Path, given: dict[str, Any], say: Any) -> None:

@@ -325,3 +325,17 @@ def test_classes_come_from_names_numbers_or_a_csv(case: Case, tmp_path: Path) ->
     table.write_text("image,class\na.png,1\n")
     with pytest.raises(ProbeError, match=r"line 2 .* does not exist"):
         open_labelled(table, 3)
+
+
+def test_where_accuracy_bears_no_loss_figures_are_shown_and_no_model_is_written(
+    case: Case, milan: Command, tmp_path: Path
+) -> None:
+    out, figures = tmp_path / "edited.onnx", tmp_path / "figures.json"
+    done = milan(
+        "edit", case.model, "--run", case.folder / "run", "--units", "act:2", "-o", out,
+        "-i", case.clean, "--json", figures, "--tolerance", 0, "--no-baselines",
+    )  # fmt: skip
+    assert done.returncode == 2 and "bears" not in done.stdout
+    assert "accuracy does not bear the loss of any selected unit" in done.stderr
+    assert "after - before" in done.stdout and json.loads(figures.read_text())["ablated"] == []
+    assert not out.exists()

@@ -165,7 +165,7 @@ class Edited:
     """What was done to a model."""
 
     path: Path | None
-    """The edited model; None where none was wanted."""
+    """The edited model; None where none was wanted, or accuracy bears the loss of no unit."""
 
     selected: tuple[Selected, ...]
     """Units that answer the question."""
@@ -224,10 +224,11 @@ def edit_model(
     if options.images is not None:
         edited = _chosen(edited, run, subject, layers, options, say)
     facts = _facts(run, edited, options)
-    if out is not None:
+    written = out if edited.ablated else None
+    if written is not None:
         ablations = _ablations(run, subject, layers, edited, options, say)
-        write_edited(out, subject, ablations, facts, overwrite=options.overwrite)
-    return replace(edited, path=out, facts=facts)
+        write_edited(written, subject, ablations, facts, overwrite=options.overwrite)
+    return replace(edited, path=written, facts=facts)
 
 
 def _select(run: Run, options: EditOptions, say: Reporter) -> list[Selected]:
@@ -339,11 +340,6 @@ def _ablations(
     say: Reporter,
 ) -> list[Ablation]:
     units = by_layer([item.key for item in edited.ablated])
-    if not units:
-        raise UsageError(
-            "accuracy does not bear the loss of any selected unit, so no model was written",
-            hint="take --order given, or leave --images out, to ablate them all the same",
-        )
     means = mean_activations(run, subject, layers, say) if options.set_to == "mean" else {}
     return [
         Ablation(
