@@ -20,7 +20,7 @@ from PIL import Image
 
 import milan_onnx
 from tests.conftest import ROOT
-from tests.toy import toy_bundle, toy_subject
+from tests.toy import toy_bundle, toy_photos, toy_subject
 
 GATE = 3
 CLONED = ("action.yml", "ci", "milan_onnx", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
@@ -73,11 +73,7 @@ def work(tmp_path: Path) -> Path:
     folder.mkdir()
     toy_subject(folder / "my model.onnx")
     toy_bundle(folder / "b")
-    (folder / "photos").mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        pixels = rng.integers(0, 256, (40, 44, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "photos" / f"{number:02}.png")
+    toy_photos(folder / "photos")
     return folder
 
 

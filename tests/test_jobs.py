@@ -10,13 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import milan_onnx
 from tests.conftest import Command
-from tests.toy import toy_bundle, toy_subject
+from tests.toy import toy_bundle, toy_photos, toy_subject
 
 USAGE, BAD_DATA = 2, 5
 
@@ -29,11 +27,7 @@ def place(tmp_path: Path) -> Path:
         (folder / "models").mkdir(parents=True, exist_ok=True)
         toy_subject(folder / "models" / f"{name}.onnx", seed=seed)
     toy_bundle(folder / "b")
-    (folder / "photos").mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        pixels = rng.integers(0, 256, (40, 44, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "photos" / f"{number:02}.png")
+    toy_photos(folder / "photos")
     return folder
 
 

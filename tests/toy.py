@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from milan_onnx.bundle import (
     Bundle,
@@ -126,6 +127,16 @@ def toy_subject(
     x = g.op("Flatten", x, name="flat")
     g.op("MatMul", x, g.weight(units, 5), name="logits")
     return g.save(path, [("input", FLOAT, [batch, 3, size, size])], [("logits", FLOAT, [batch, 5])])
+
+
+def toy_photos(folder: Path, count: int = 20) -> Path:
+    """Noise, 44 by 40 pixels, as PNG files of a new folder."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (40, 44, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    return folder
 
 
 def _encoder(path: Path, seed: int) -> None:

@@ -69,7 +69,6 @@ class Classifier:
         subject: Subject,
         preprocessing: Preprocessing,
         say: Reporter,
-        *,
         output: str | None = None,
         device: str = "auto",
         threads: int | None = None,

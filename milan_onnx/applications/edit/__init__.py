@@ -256,22 +256,15 @@ def _chosen(
     say: Reporter,
 ) -> Edited:
     """The edit with its number of units chosen and judged on labelled images."""
-    classifier = Classifier.open(
-        subject,
-        run_preprocessing(run),
-        say,
-        output=options.output,
-        device=options.device,
-        threads=options.threads,
-    )
+    where = (options.output, options.device, options.threads)
+    classifier = Classifier.open(subject, run_preprocessing(run), say, *where)
     sets = _image_sets(classifier, options)
     validation, sets[options.choose_on] = sets[options.choose_on].parted(options.validation)
     choose = _Chooser(classifier, layers, validation, options)
     chosen = choose([item.key for item in edited.selected])
     ways = _ways(chosen, choose, options)
-    cut = classifier.cut(layers)
     judged = tuple(
-        judge(name, cut.passed(images), ways, images.names, options.seed, say)
+        judge(name, choose.cut.passed(images), ways, images.names, options.seed, say)
         for name, images in sets.items()
     )
     by_key = {item.key: item for item in edited.selected}
@@ -303,7 +296,8 @@ class _Chooser:
     ) -> None:
         self._classifier, self._validation, self._options = classifier, validation, options
         self._layers = {layer.tensor: layer for layer in layers}
-        self._score: Score = classifier.cut(layers).passed(validation).accuracy
+        self.cut = classifier.cut(layers)
+        self._score: Score = self.cut.passed(validation).accuracy
         self.everything = [(x.tensor, unit) for x in layers for unit in range(x.units or 0)]
 
     def __call__(self, units: Sequence[Unit]) -> Chosen:
@@ -340,7 +334,9 @@ def _ablations(
     say: Reporter,
 ) -> list[Ablation]:
     units = by_layer([item.key for item in edited.ablated])
-    means = mean_activations(run, subject, layers, say) if options.set_to == "mean" else {}
+    scoring = Scoring(options.probe, options.bundle, options.device, options.threads)
+    mean = options.set_to == "mean"
+    means = mean_activations(run, subject, layers, scoring, say) if mean else {}
     return [
         Ablation(
             layer,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.ablating import filled
+from milan_onnx.applications.phrases import Scoring
 from milan_onnx.applications.reopened import run_preprocessing
 from milan_onnx.errors import SubjectError
 from milan_onnx.probe import Batch, Loader
@@ -21,14 +22,16 @@ BATCH = 8
 
 
 def mean_activations(
-    run: Run, subject: Subject, layers: Sequence[Layer], say: Reporter
+    run: Run, subject: Subject, layers: Sequence[Layer], where: Scoring, say: Reporter
 ) -> dict[str, list[float]]:
     """The mean of each unit over positions and photos, by the tensor of its layer.
 
-    Summed photo by photo in their order, in double precision: no batch size changes it. Raises
-    RunError where the run's photos are gone or others.
+    ``where``: the photos, where they have moved, and the machine. Summed photo by photo in their
+    order, in double precision: no batch size changes it. Raises RunError where the run's photos are
+    gone or others.
     """
-    preprocessing, device, threads = run_preprocessing(run), choose_device("cpu"), choose_threads()
+    preprocessing = run_preprocessing(run)
+    device, threads = choose_device(where.device), choose_threads(where.threads)
     batch = subject.input.batch
     tapped = tap(subject, layers, preprocessing, batch=batch)
     session = Session(
@@ -38,7 +41,7 @@ def mean_activations(
         error=SubjectError,
         external_folder=tapped.external_folder,
     )
-    probe = run_probe(run, None)
+    probe = run_probe(run, where.images)
     size = batch or BATCH
     loader = Loader(probe, preprocessing.geometry, batch_size=size, workers=threads.value)
 

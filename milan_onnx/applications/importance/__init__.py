@@ -112,14 +112,8 @@ def measure_importance(
     chosen = [index for index, label in enumerate(run.labels) if label.layer in tensors]
     rankings = _rankings([run.labels[i] for i in chosen], _wanted(criteria, chosen, options))
     subject = run_subject(run, options.model)
-    classifier = Classifier.open(
-        subject,
-        run_preprocessing(run),
-        say,
-        output=options.output,
-        device=options.device,
-        threads=options.threads,
-    )
+    where = (options.output, options.device, options.threads)
+    classifier = Classifier.open(subject, run_preprocessing(run), say, *where)
     images = open_labelled(options.images, classifier.classes, options.classes, limit=options.limit)
     say.choice("labelled images", images.chosen)
     layers = [run_layer(run, subject, tensor) for tensor in tensors]
