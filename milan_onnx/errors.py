@@ -11,7 +11,8 @@
     │   ├── ExtraMissing       4  a package of an extra is not installed
     │   ├── RuntimeConflict    4  none, or two, ONNX Runtime distributions
     │   ├── DeviceUnavailable  4  the asked-for device is not there
-    │   └── OutputUnwritable   4  the output folder or file cannot be written
+    │   ├── OutputUnwritable   4  the output folder or file cannot be written
+    │   └── FolderBusy         4  another process makes the output folder
     └── BadInput               5  a file or folder that was given cannot be used
         ├── SubjectError       5  the subject model
         ├── ProbeError         5  the probe images
@@ -30,6 +31,7 @@ __all__ = [
     "DeviceUnavailable",
     "EnvironmentUnfit",
     "ExtraMissing",
+    "FolderBusy",
     "GateNotMet",
     "LayerAmbiguous",
     "LayerNotFound",
@@ -101,6 +103,10 @@ class DeviceUnavailable(EnvironmentUnfit):
 
 
 class OutputUnwritable(EnvironmentUnfit):
+    pass
+
+
+class FolderBusy(EnvironmentUnfit):
     pass
 
 

@@ -111,8 +111,8 @@ def staged_folder(out: Path, *, overwrite: bool, marker: str, what: str = "run")
     other folder. Raises UsageError when ``out`` is there and may not be replaced, OutputUnwritable
     when it cannot be made. A link is followed: the folder goes where it leads.
     """
-    out = _real(out, what)
-    _check_free(out, overwrite, marker, what)
+    out = real_place(out, what)
+    check_replaceable(out, overwrite, marker, what)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
@@ -120,14 +120,14 @@ def staged_folder(out: Path, *, overwrite: bool, marker: str, what: str = "run")
         raise unwritable(out, error) from error
     try:
         yield staged
-        _check_free(out, overwrite, marker, what)  # another process may have been faster
-        _publish(staged, out)
+        check_replaceable(out, overwrite, marker, what)  # another may have been faster
+        publish(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _real(out: Path, what: str) -> Path:
-    """The place itself, that can be renamed. Raises UsageError for one that can not."""
+def real_place(out: Path, what: str) -> Path:
+    """The place itself, that can be renamed. Raises UsageError for one that cannot."""
     try:
         real = out.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
@@ -142,21 +142,25 @@ def _real(out: Path, what: str) -> Path:
     return real
 
 
-def _check_free(out: Path, overwrite: bool, marker: str, what: str) -> None:
+def check_replaceable(out: Path, overwrite: bool, marker: str, what: str) -> None:
+    """Raise UsageError where something is there that may not be replaced."""
+    check_kind(out, marker, what)
+    if (out / marker).is_file() and not overwrite:
+        raise UsageError(f"{out} already holds a {what}", hint="give another --out, or --overwrite")
+
+
+def check_kind(out: Path, marker: str, what: str) -> None:
+    """Raise UsageError where something is there that is no ``what``, nor an empty folder."""
     if not os.path.lexists(out):
         return
     if not out.is_dir():
         raise UsageError(f"{out} is a file, not a folder", hint="give another --out")
-    if (out / marker).is_file():
-        if not overwrite:
-            raise UsageError(
-                f"{out} already holds a {what}", hint="give another --out, or --overwrite"
-            )
-    elif any(out.iterdir()):
+    if not (out / marker).is_file() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and not a {what}", hint="give another --out")
 
 
-def _publish(staged: Path, out: Path) -> None:
+def publish(staged: Path, out: Path) -> None:
+    """Give a finished folder its name, in the place of what is there. Raises OutputUnwritable."""
     open_up(staged, 0o777)
     try:
         if out.exists():
@@ -169,7 +173,7 @@ def _publish(staged: Path, out: Path) -> None:
 
 def _replace(staged: Path, out: Path) -> None:
     """Put a folder in the place of another, which stays if that fails."""
-    retired = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
+    retired = Path(tempfile.mkdtemp(dir=staged.parent, prefix=f".{out.name}.old-"))
     try:
         out.rename(retired / out.name)
         try:

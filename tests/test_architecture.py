@@ -18,7 +18,7 @@ PACKAGE = Path(milan_onnx.__file__).parent
 ROWS = [
     {
         *("errors", "cache", "choice", "files", "geometry"),
-        *("machine", "markdown", "progress", "wording"),
+        *("machine", "making", "markdown", "progress", "wording"),
     },
     {"bundle", "regions", "exemplar_folder"},
     {"subject", "probe"},

@@ -199,7 +199,7 @@ def test_overwrite_is_asked_for(milan: Command, place: Path, tmp_path: Path) -> 
     line = (*line, "--no-report", "-o", tmp_path / "run")
     assert milan(*line, cwd=place).returncode == 0
     before = (tmp_path / "run" / "manifest.json").read_bytes()
-    refused = milan(*line, cwd=place)
+    refused = milan(*line, "--candidates", "4", cwd=place)
     assert refused.returncode == USAGE
     assert "already holds a run" in refused.stderr
     assert (tmp_path / "run" / "manifest.json").read_bytes() == before

@@ -362,8 +362,8 @@ def test_photos_that_change_under_a_run_are_not_kept(
     cache = Cache(place / "cache")
     scan = milan_onnx.describing.scan_layers
 
-    def scan_and_touch(job: Any) -> Any:
-        found = scan(job)
+    def scan_and_touch(*job: Any) -> Any:
+        found = scan(*job)
         photo(55).save(place / "photos" / "00.png")
         return found
 

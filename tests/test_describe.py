@@ -160,7 +160,7 @@ def test_report_is_written_again_from_the_run(
     assert page.read_bytes() == (run_folder / "report.html").read_bytes()
 
 
-def test_interrupt_leaves_nothing(subject_path: Path, bundle_path: Path, tmp_path: Path) -> None:
+def test_interrupt_leaves_no_run(subject_path: Path, bundle_path: Path, tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "milan-onnx"
     line = [program, "describe", subject_path, "-l", "relu1", "--bundle", bundle_path]
     line += ["--synthetic", "5000", "--out", "run"]
@@ -181,8 +181,9 @@ def test_interrupt_leaves_nothing(subject_path: Path, bundle_path: Path, tmp_pat
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert said.splitlines()[-1] == "interrupted: nothing was left behind"
-    assert list(tmp_path.iterdir()) == []
+    assert said.splitlines()[-1] == "interrupted"
+    # What took less than two seconds is not kept; a busy machine may have taken longer.
+    assert {path.name for path in tmp_path.iterdir()} <= {".run.partial"}
 
 
 def test_a_link_is_followed_and_stays(

@@ -57,9 +57,9 @@ def test_pooling_by_coarse_masks_is_pooling_by_fine_ones() -> None:
 def test_features_are_the_same_in_memory_and_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     expected = np.zeros((9, 4, 7), np.float32)
-    stored = [StoredFeatures(*expected.shape)]
+    stored = [StoredFeatures(*expected.shape, None)]
     monkeypatch.setattr(features, "MEMORY", 0)
-    stored.append(StoredFeatures(*expected.shape))
+    stored.append(StoredFeatures(*expected.shape, None))
     for _ in range(12):
         units, slots = rng.integers(0, 9, 3), rng.permutation(4)[:3]
         vectors = rng.standard_normal((3, 7)).astype(np.float32)
@@ -95,4 +95,4 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MEMORY", 0)
     monkeypatch.setattr(features.tempfile, "TemporaryFile", full)
     with pytest.raises(OutputUnwritable, match="no space left"):
-        StoredFeatures(2, 3, 4)
+        StoredFeatures(2, 3, 4, None)

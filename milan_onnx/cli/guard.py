@@ -32,7 +32,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except MilanError as error:
             end(f"error: {error}", error.exit_code)
         except KeyboardInterrupt:
-            end("interrupted: nothing was left behind", INTERRUPTED)
+            end("interrupted", INTERRUPTED)
         except BrokenPipeError:
             # The reader of stdout went away (`| head`): no error, and not to be said at exit.
             discard_stdout()

@@ -7,7 +7,8 @@ it to the test on photos that were held out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +16,18 @@ from milan_onnx.cache import Cache, Key
 from milan_onnx.describing.encoding import encode_exemplars
 from milan_onnx.describing.folders import describe_folder, write_folders
 from milan_onnx.describing.job import Job, prepare
+from milan_onnx.describing.kept import NOWHERE, Kept
 from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import manifest
 from milan_onnx.describing.options import DescribeOptions
-from milan_onnx.describing.recalling import CachedJob, run_facts
-from milan_onnx.describing.scanning import scan_layers
+from milan_onnx.describing.recalling import CachedJob, job_facts, run_facts
+from milan_onnx.describing.resuming import begin, finished
+from milan_onnx.describing.scanning import Scanned, scan_layers
 from milan_onnx.describing.validating import validate
 from milan_onnx.errors import UsageError
 from milan_onnx.exemplars import LayerExemplars
-from milan_onnx.files import staged_folder
 from milan_onnx.labels import UnitLabel, summarize, validity_text, write_labels
+from milan_onnx.making import Making, making
 from milan_onnx.metadata import LABELLED, check_place, write_labelled
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.reporting import write_run_report
@@ -54,8 +57,12 @@ def describe(
     each label once it is complete: as they come, or with validity at the end. ``cache``: where a
     run that was made before is found, and this one is kept (None: nowhere).
 
-    Raises the errors of `milan_onnx.errors`; on any of them, and on an interrupt, nothing is left
-    behind at ``out``.
+    What is done is kept beside ``out`` every few seconds (`.NAME.partial`), so that the same call
+    goes on where one was stopped, by whatever, to the same bytes. On a finished run it does
+    nothing.
+
+    Raises the errors of `milan_onnx.errors`: FolderBusy where another process makes this run. On
+    any of them, and on an interrupt, nothing is left behind at ``out``.
     """
     options = options or DescribeOptions()
     say = reporter or Silent()
@@ -66,21 +73,52 @@ def describe(
 
     if out is None:
         job = made()
-        return _run(job, CachedJob(cache, job) if cache else None, on_label)
-    with staged_folder(Path(out), overwrite=options.overwrite, marker=MANIFEST) as folder:
+        return _run(job, CachedJob(cache, job) if cache else None, on_label, NOWHERE)
+    out = Path(out)
+    with (
+        making(out, overwrite=options.overwrite, marker=MANIFEST) as place,
+        _kept_is_said(place, say),
+    ):
         job = made()
-        copy = _labelled(job, Path(out))
+        before = None if options.overwrite else finished(job, out)
+        if before is not None:
+            return _nothing_to_do(before, place, say, on_label)
+        place.check_free()
+        copy = _labelled(job, out)
+        kept = begin(place, job_facts(job), say)
         cached = CachedJob(cache, job) if cache else None
-        run = _run(job, cached, on_label)
-        save_run(folder, run)
-        _save_more(folder, job, run)
-        if options.report and cached:
-            cached.report(folder / REPORT, run)
-        elif options.report:
-            write_run_report(folder / REPORT, run, say)
-        if copy is not None:
-            write_labelled(folder / copy, job.subject, run)
-    return replace(run, path=Path(out))
+        run = _run(job, cached, on_label, kept)
+        with place.whole() as folder:
+            save_run(folder, run)
+            _save_more(folder, job, run)
+            if options.report and cached:
+                cached.report(folder / REPORT, run)
+            elif options.report:
+                write_run_report(folder / REPORT, run, say)
+            if copy is not None:
+                write_labelled(folder / copy, job.subject, run)
+    return replace(run, path=out)
+
+
+@contextmanager
+def _kept_is_said(place: Making, say: Reporter) -> Iterator[None]:
+    """Say what becomes of the work where it does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        if place.holds_work:
+            say.note(f"what is done is kept in {place.place}: the same command goes on from there")
+        raise
+
+
+def _nothing_to_do(
+    run: Run, place: Making, say: Reporter, on_label: Callable[[UnitLabel], None]
+) -> Run:
+    place.done = True
+    say.note(f"{place.out} is finished, of the same model, photos and options: nothing to do")
+    for label in run.labels:
+        on_label(label)
+    return run
 
 
 def run_key(
@@ -133,14 +171,16 @@ def _save_more(folder: Path, job: Job, run: Run) -> None:
         write_folders(folder / MILAN_FORMAT, job, run.layers, modules)
 
 
-def _run(job: Job, cached: CachedJob | None, on_label: Callable[[UnitLabel], None]) -> Run:
+def _run(
+    job: Job, cached: CachedJob | None, on_label: Callable[[UnitLabel], None], kept: Kept
+) -> Run:
     """The run of a job: as it was made before, or made now."""
     run = cached.run() if cached else None
     if run is not None:
         for label in run.labels:
             on_label(label)
     else:
-        run = _describe(job, on_label)
+        run = _describe(job, on_label, kept)
         if cached:
             cached.keep(run)
     if run.manifest["validity"] is not None:
@@ -148,23 +188,29 @@ def _run(job: Job, cached: CachedJob | None, on_label: Callable[[UnitLabel], Non
     return run
 
 
-def _describe(job: Job, on_label: Callable[[UnitLabel], None]) -> Run:
+def _describe(job: Job, on_label: Callable[[UnitLabel], None], kept: Kept) -> Run:
     # The subject's session ends with this stage: its memory is better used by the encoder.
-    scanned = scan_layers(job)
+    scanned = scan_layers(job, kept)
+    return label(job, scanned, on_label, kept.under(scanned.met.photos.hexdigest()[:16]))
+
+
+def label(job: Job, scanned: Scanned, on_label: Callable[[UnitLabel], None], kept: Kept) -> Run:
+    """The run of what a scan found."""
     describer = Describer(job.bundle, job.device.value, job.threads)
     encoder = describer.encoder()
-    features = encode_exemplars(job, scanned.layers, encoder)
+    features = encode_exemplars(job, scanned.layers, encoder, kept)
     # A label is complete once it was put to the test, after those of all layers are known.
     told = (lambda label: None) if scanned.held_out else on_label
-    described = label_units(job, describer, scanned.layers, features, told)
+    described = label_units(job, describer, scanned.layers, features, told, kept)
     del features
     if scanned.held_out:
-        labels = validate(job, describer, encoder, scanned, described)
-        for label in labels:
-            on_label(label)
+        labels = validate(job, describer, encoder, scanned, described, kept)
+        for found in labels:
+            on_label(found)
     else:
         labels = [unit.label for layer in described for unit in layer]
-    return Run(manifest(job, scanned, labels), tuple(labels), scanned.layers)
+    facts = Key(job_facts(job)).sha256
+    return Run(manifest(job, scanned, labels, facts), tuple(labels), scanned.layers)
 
 
 def _say_validity(job: Job, layers: Sequence[LayerExemplars], labels: Sequence[UnitLabel]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from milan_onnx.describing.features import StoredFeatures
 from milan_onnx.describing.job import Captioning
+from milan_onnx.describing.kept import Count, Kept
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.probe import frames
 from milan_onnx.runtime import Encoder, in_order
@@ -79,9 +80,9 @@ def describable(layer: LayerExemplars) -> list[int]:
 
 
 def encode_exemplars(
-    job: Captioning, layers: Sequence[LayerExemplars], encoder: Encoder
+    job: Captioning, layers: Sequence[LayerExemplars], encoder: Encoder, kept: Kept
 ) -> list[StoredFeatures]:
-    """Features (describable units, K, F) of each layer.
+    """Features (describable units, K, F) of each layer; goes on from what was kept.
 
     The encoder sees the same view of a photo as the subject did, at its own resolution.
     Raises ProbeError when a photo can no longer be read, OutputUnwritable when features need a file
@@ -89,8 +90,20 @@ def encode_exemplars(
     """
     fade = job.search.legacy
     regions = [_exemplar_regions(layer, encoder.image_size, fade) for layer in layers]
-    features = [StoredFeatures(len(r.ids), r.ids.shape[1], encoder.spec.features) for r in regions]
-    parts = encode_regions(job, regions, encoder, "encode", lambda *part: part)
+    places = [kept.folder / f"features-{i}" if kept.folder else None for i in range(len(layers))]
+    features = [
+        StoredFeatures(len(r.ids), r.ids.shape[1], encoder.spec.features, place)
+        for r, place in zip(regions, places, strict=True)
+    ]
+
+    def keep() -> None:
+        for layer in features:
+            layer.keep()
+
+    count = Count(kept, "encode", keep)
+    if not all(layer.found for layer in features):
+        count.done = 0
+    parts = encode_regions(job, regions, encoder, "encode", lambda *part: part, count)
     for uses, vectors in parts:
         for index in np.unique(uses.layer):
             mine = uses.layer == index
@@ -104,11 +117,13 @@ def encode_regions(
     encoder: Encoder,
     stage: str,
     work: Callable[[Uses, Floats], T],
+    count: Count,
 ) -> Iterator[T]:
     """What ``work`` makes of regions and their features float32 (n, F), photo by photo.
 
     ``regions``: of each layer; ``stage``: its name in progress. ``work`` runs in several threads at
-    once. Raises ProbeError when a photo cannot be read.
+    once. ``count``: of the batches of photos that are done; those of an earlier try are passed
+    over. Raises ProbeError when a photo cannot be read, OutputUnwritable from ``count``.
     """
     uses = _uses(regions)
     size = encoder.image_size
@@ -124,11 +139,16 @@ def encode_regions(
         )
         return [work(*block) for block in _blocks(pooled)]
 
+    photos = sorted(uses)
+    begin = min(count.done * BATCH, len(photos))
     with job.say.stage(stage, len(uses), "images") as meter:
-        batches = _chunks(frames(job.probe, sorted(uses), view, workers=job.threads))
+        meter(begin)
+        batches = _chunks(frames(job.probe, photos[begin:], view, workers=job.threads))
         for batch, made in in_order(encode, batches, job.in_flight):
             yield from made
             meter(len(batch))
+            count.add()
+    count.end()
 
 
 def coarse_side(encoder: Encoder, grid: tuple[int, int]) -> int:

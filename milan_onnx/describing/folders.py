@@ -17,6 +17,7 @@ from milan_onnx.bundle import load_bundle
 from milan_onnx.choice import Choice
 from milan_onnx.describing.encoding import encode_exemplars
 from milan_onnx.describing.job import Captioning, choose_machine, choose_search
+from milan_onnx.describing.kept import NOWHERE
 from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import folder_manifest
 from milan_onnx.describing.options import DescribeOptions
@@ -95,8 +96,8 @@ def _describe(
         say=say,
     )
     describer = Describer(captioner, device.value, threads.value)
-    features = encode_exemplars(job, layers, describer.encoder())
-    described = label_units(job, describer, layers, features, on_label)
+    features = encode_exemplars(job, layers, describer.encoder(), NOWHERE)
+    described = label_units(job, describer, layers, features, on_label, NOWHERE)
     labels = [unit.label for layer in described for unit in layer]
     return Run(folder_manifest(job, folder, layers, labels), tuple(labels), tuple(layers))
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from milan_onnx.describing.encoding import describable
 from milan_onnx.describing.job import Captioning
+from milan_onnx.describing.journal import Journal
+from milan_onnx.describing.kept import NOWHERE, Kept
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.labels import Candidate, Exemplar, UnitLabel
+from milan_onnx.progress import Meter
 from milan_onnx.runtime import Describer, Features, Hypothesis
+from milan_onnx.runtime.search import BATCH
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,23 +38,68 @@ def label_units(
     layers: Sequence[LayerExemplars],
     features: Sequence[Features],
     on_label: Callable[[UnitLabel], None],
+    kept: Kept,
 ) -> list[list[Described]]:
-    """Labels of the units of each layer; ``features`` (describable units, K, F) of each layer."""
-    described: list[list[Described]] = []
-    total = sum(len(units) for units in features)
-    with job.say.stage("describe", total, "units") as meter:
-        for layer, units in zip(layers, features, strict=True):
-            wanted = set(describable(layer))
-            texts = describer.describe(
-                units, job.search, candidates=job.options.candidates, progress=meter
-            )
-            described.append([])
-            for unit in range(layer.units):
-                hypotheses = next(texts) if unit in wanted else []
-                label = _label(job, layer, unit, hypotheses)
-                described[-1].append(Described(label, hypotheses[0].tokens if hypotheses else ()))
-                on_label(label)
+    """Labels of the units of each layer; ``features`` (describable units, K, F) of each layer.
+
+    Goes on from what was kept. Raises OutputUnwritable where the work cannot be kept.
+    """
+    # The paper's code ranks by all units of a layer together: nothing is found before the last.
+    with Journal(NOWHERE if job.search.legacy else kept) as journal:
+        total = sum(len(units) for units in features)
+        with job.say.stage("describe", total, "units") as meter:
+            found = (find(job, describer, units, meter, journal) for units in features)
+            pairs = zip(layers, found, strict=True)
+            return [label_layer(job, layer, texts, on_label) for layer, texts in pairs]
+
+
+def find(
+    job: Captioning, describer: Describer, units: Features, meter: Meter, journal: Journal
+) -> Iterator[Sequence[Hypothesis]]:
+    """The hypotheses of units with features (U, K, F), those of an earlier try first."""
+    before = journal.take(len(units), BATCH)
+    meter(len(before))
+    yield from before
+    rest = _From(units, len(before))
+    candidates = job.options.candidates
+    for texts in describer.describe(rest, job.search, candidates=candidates, progress=meter):
+        journal.put(texts)
+        yield texts
+
+
+def label_layer(
+    job: Captioning,
+    layer: LayerExemplars,
+    found: Iterator[Sequence[Hypothesis]],
+    on_label: Callable[[UnitLabel], None],
+) -> list[Described]:
+    """Labels of all units of a layer; ``found``: the hypotheses of the describable ones."""
+    wanted = set(describable(layer))
+    described: list[Described] = []
+    for unit in range(layer.units):
+        hypotheses = next(found) if unit in wanted else []
+        label = _label(job, layer, unit, hypotheses)
+        described.append(Described(label, hypotheses[0].tokens if hypotheses else ()))
+        on_label(label)
     return described
+
+
+@dataclass(frozen=True)
+class _From:
+    """Features of units from one on."""
+
+    units: Features
+    """All."""
+
+    start: int
+    """The first that is left."""
+
+    def __len__(self) -> int:
+        return len(self.units) - self.start
+
+    def __getitem__(self, part: slice, /) -> Floats:
+        start, stop, _ = part.indices(len(self))
+        return self.units[self.start + start : self.start + stop]
 
 
 def _label(

@@ -15,20 +15,23 @@ from milan_onnx.describing.job import Captioning, Job
 from milan_onnx.describing.scanning import Scanned
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.labels import LayerSummary, UnitLabel, summarize
-from milan_onnx.probe import ExemplarImages, probe_digest
+from milan_onnx.probe import ExemplarImages
 from milan_onnx.run import FORMAT, FORMAT_VERSION
 from milan_onnx.runtime import installed_runtimes
 
 
-def manifest(job: Job, scanned: Scanned, labels: Sequence[UnitLabel]) -> dict[str, Any]:
-    """All that may differ between equal runs is under ``environment``."""
+def manifest(job: Job, scanned: Scanned, labels: Sequence[UnitLabel], facts: str) -> dict[str, Any]:
+    """All that may differ between equal runs is under ``environment``; ``facts``: their hash."""
     return _captioning(job) | {
         "model": {"name": job.subject.path.name, "sha256": job.model},
-        "layers": _layers(scanned, labels),
+        "layers": _layers(job, scanned, labels),
         "probe": _probe(job, scanned),
         "preprocessing": asdict(job.preprocessing) | {"geometry": asdict(job.geometry)},
         "validity": _validity(job, scanned),
-        "environment": _environment(job) | {"batch": scanned.batch} | places(job),
+        "environment": _environment(job)
+        | {"batch": scanned.ran.batch}
+        | places(job)
+        | {"job": facts},
     }
 
 
@@ -93,25 +96,25 @@ def _given_layer(layer: LayerExemplars, summary: LayerSummary) -> dict[str, Any]
     }
 
 
-def _layers(scanned: Scanned, labels: Sequence[UnitLabel]) -> list[dict[str, Any]]:
+def _layers(job: Job, scanned: Scanned, labels: Sequence[UnitLabel]) -> list[dict[str, Any]]:
     names = [layer.layer for layer in scanned.layers]
     summaries = [summarize(name, labels) for name in names]
     return [
         {
-            "tensor": output.layer.tensor,
-            "op": output.layer.op,
-            "node": output.layer.node,
-            "module": output.layer.module,
+            "tensor": facts.tensor,
+            "op": facts.op,
+            "node": facts.node,
+            "module": facts.module,
             "units": layer.units,
             "grid": list(layer.maps.shape[2:]),
             "quantile_method": layer.method,
-            "notes": list(output.notes),
+            "notes": list(notes),
             "described": summary.described,
             "distinct": summary.distinct,
             "validity": asdict(summary.validity) if summary.validity else None,
         }
-        for output, layer, summary in zip(
-            scanned.tapped.outputs, scanned.layers, summaries, strict=True
+        for facts, notes, layer, summary in zip(
+            job.layers, scanned.ran.notes, scanned.layers, summaries, strict=True
         )
     ]
 
@@ -129,14 +132,14 @@ def _validity(job: Job, scanned: Scanned) -> dict[str, Any] | None:
 
 
 def _probe(job: Job, scanned: Scanned) -> dict[str, Any]:
-    loader = scanned.loader
+    met = scanned.met
     return {
         "name": job.probe.name,
         "images": len(job.probe),
-        "usable": len(loader.digests),
-        "sha256": probe_digest(loader.digests, job.probe.names),
-        "skipped": [asdict(skipped) for skipped in loader.skipped],
-        "converted": [asdict(converted) for converted in loader.converted],
+        "usable": met.usable,
+        "sha256": met.photos.hexdigest(),
+        "skipped": [asdict(skipped) for skipped in met.skipped],
+        "converted": [asdict(converted) for converted in met.converted],
     }
 
 

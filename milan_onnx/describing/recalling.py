@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -83,9 +83,15 @@ class CachedJob:
 
 
 def run_facts(job: Job) -> dict[str, Any]:
-    """Everything that may change the labels, exemplars and manifest of a job, as JSON values.
+    """Everything that may change the labels, exemplars and manifest of a job, as JSON values."""
+    return job_facts(job) | {"photos": listing_digest(job.inputs, workers=job.threads)}
 
-    Not in it is what changes no byte of them: threads, the batch on a CPU, and where things are.
+
+def job_facts(job: Job) -> dict[str, Any]:
+    """The same but for the content of the photos, of which only the names are read.
+
+    Not in it is what changes no byte of a result: threads, the batch on a CPU, and where things
+    are.
     """
     on_gpu = job.device.value.name != "cpu"
     generator = {k: v for k, v in (job.generator or {}).items() if k not in ("latents", "classes")}
@@ -106,8 +112,16 @@ def run_facts(job: Job) -> dict[str, Any]:
         "geometry": asdict(job.geometry),
         "held_out": asdict(job.held_out) if job.held_out else None,
         "generator": generator,
-        "photos": listing_digest(job.inputs, workers=job.threads),
+        "names": names_digest(job.inputs.names),
     }
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """Hexadecimal SHA-256 of a listing."""
+    total = hashlib.sha256()
+    for name in names:
+        total.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return total.hexdigest()
 
 
 def libraries() -> dict[str, str]:

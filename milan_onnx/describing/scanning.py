@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.choice import Choice
 from milan_onnx.describing.job import Job, too_few
-from milan_onnx.errors import ProbeError, SubjectError
+from milan_onnx.describing.kept import Kept
+from milan_onnx.describing.part import Met, Part, load_part, save_part
+from milan_onnx.errors import ProbeError, RunError, SubjectError
 from milan_onnx.exemplars import (
     Activations,
     HeldOut,
-    HeldOutOptions,
     LayerExemplars,
     LayerScan,
     Scan,
     ScanOptions,
 )
 from milan_onnx.exemplars.on_device import Reductions, look
-from milan_onnx.probe import Batch, Loader, describe_skips
+from milan_onnx.probe import (
+    Batch,
+    Loader,
+    MadeProbe,
+    describe_skips,
+    listing_digest,
+    nothing_usable,
+)
 from milan_onnx.runtime import Session, in_order
 from milan_onnx.subject import TappedModel, tap
 
 Floats = NDArray[np.float32]
 Frames = NDArray[np.uint8]
+
+STATE = "scan.npz"
 
 
 @dataclass(frozen=True)
@@ -38,22 +49,78 @@ class Scanned:
     held_out: tuple[HeldOut, ...]
     """What was kept of the held-out photos in each layer; empty: none were held out."""
 
-    tapped: TappedModel
-    """The model that ran."""
-
-    loader: Loader
+    met: Met
     """Which photos were used, skipped and converted."""
+
+    ran: Ran
+    """How the model ran."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How the model ran."""
+
+    notes: tuple[tuple[str, ...], ...]
+    """What is worth knowing of each layer."""
 
     batch: int
     """Photos in a batch."""
 
 
-def scan_layers(job: Job) -> Scanned:
-    """Find the exemplars of all layers of a job.
+def scan_layers(job: Job, kept: Kept) -> Scanned:
+    """Find the exemplars of all layers of a job; what was kept of an earlier try is gone on from.
 
     Raises SubjectError where the model does not run or gives NaN, ProbeError where too few photos
-    can be used.
+    can be used, OutputUnwritable where the work cannot be kept.
     """
+    whole = range(len(job.inputs))
+    part, ran = scan_part(job, whole, kept)
+    return finish(job, part, ran, kept)
+
+
+def finish(job: Job, part: Part, ran: Ran, kept: Kept) -> Scanned:
+    """The exemplars that all photos make, of which ``part`` is the whole.
+
+    Where the halves are too small for validity, and it was not asked for, photos are scanned again
+    without. Raises as `scan_layers`.
+    """
+    met = part.met
+    if not met.usable:
+        raise nothing_usable(met.skipped)
+    job.say.note(describe_skips(met.usable, met.skipped, met.converted))
+    if met.usable < job.options.exemplars:
+        raise too_few(met.usable, job.options.exemplars)
+    if not _halves_fit(job, part.scan.layers[0]):
+        alone = replace(job, held_out=None)
+        part, ran = scan_part(alone, range(len(job.inputs)), kept.under("no-validity"))
+    scans = part.scan.layers
+    held_out = [scan.held_out.result() for scan in scans if scan.held_out is not None]
+    return Scanned(tuple(scan.result() for scan in scans), tuple(held_out), met, ran)
+
+
+def scan_part(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran]:
+    """Count the photos at these places of the listing; raises as `scan_layers`.
+
+    What an earlier try kept is gone on from, unless its photos have changed.
+    """
+    found = _resumed(job, photos, kept)
+    if found is not None and found[0].done == photos.stop:
+        return found
+    opened = open_model(job)
+    part, ran = found or (Part(photos.start, photos.start, new_scan(job)), opened.ran)
+    count_photos(job, opened, photos, part, kept)
+    return part, ran
+
+
+def new_scan(job: Job) -> Scan:
+    """The empty statistics of a job."""
+    options = job.options
+    settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, job.held_out)
+    return Scan([layer.tensor for layer in job.layers], len(job.inputs), settings)
+
+
+def open_model(job: Job) -> Opened:
+    """The tapped model in a session, with what is to be said of it. Raises SubjectError."""
     model = _Model.open(job)
     _warn_of_mixing(model, job)
     batch = job.batch
@@ -63,40 +130,89 @@ def scan_layers(job: Job) -> Scanned:
     job.say.choice("activations", job.reduce)
     if model.session.on_cpu:
         job.say.note(f"of the model the CPU runs {model.session.on_cpu}")
-    geometry = job.preprocessing.geometry
-    loader = Loader(job.inputs, geometry, batch_size=batch.value, workers=job.threads)
-    scans = _pass(job, model, loader, job.held_out)
-    job.say.note(describe_skips(len(loader.digests), loader.skipped, loader.converted))
-    if len(loader.digests) < job.options.exemplars:
-        raise too_few(len(loader.digests), job.options.exemplars)
-    if not _halves_fit(job, scans[0]):
-        scans = _pass(job, model, loader, None)
-    held_out = [scan.held_out.result() for scan in scans if scan.held_out is not None]
-    layers = tuple(scan.result() for scan in scans)
-    return Scanned(layers, tuple(held_out), model.tapped, loader, batch.value)
+    notes = tuple(tuple(output.notes) for output in model.tapped.outputs)
+    return Opened(model, Ran(notes, batch.value))
 
 
-def _pass(
-    job: Job, model: _Model, loader: Loader, held_out: HeldOutOptions | None
-) -> list[LayerScan]:
-    """All photos through the model, once."""
-    least = 2 if job.device.value.name == "cpu" else loader.batch_size
-
-    names = [output.layer.tensor for output in model.tapped.outputs]
-    options = job.options
-    settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, held_out)
-    scan = Scan(names, len(job.inputs), settings, lambda i: loader.digests[i])
+def count_photos(job: Job, opened: Opened, photos: range, part: Part, kept: Kept) -> None:
+    """Count in a part those of ``photos`` that it has not, in their order; raises as
+    `scan_layers`."""
+    model, batch = opened.model, opened.ran.batch
+    least = 2 if job.device.value.name == "cpu" else batch
     reductions = Reductions.on(job.device.value) if job.reduce.value == "device" else None
+    loader = Loader(
+        job.inputs,
+        job.preprocessing.geometry,
+        batch_size=batch,
+        workers=job.threads,
+        ids=range(part.done, photos.stop),
+        lenient=True,
+    )
+    before = part.met.skipped, part.met.converted
 
     def looked(batch: Batch) -> list[Activations]:
         frames = {model.tapped.input_name: model.filled(batch.images, least)}
-        return look(model.session, frames, len(batch.images), scan.bars(), reductions)
+        return look(model.session, frames, len(batch.images), part.scan.bars(), reductions)
 
-    with job.say.stage("scan", len(job.inputs), "images") as meter:
-        for batch, activations in in_order(looked, loader, job.in_flight):
-            scan.add(batch.ids, activations)
-            meter(len(batch.ids))
-    return scan.layers
+    def met_until(done: int) -> None:
+        part.done = done
+        part.met.skipped = [*before[0], *(s for s in loader.skipped if s.id < done)]
+        part.met.converted = [*before[1], *(c for c in loader.converted if c.id < done)]
+
+    with job.say.stage("scan", len(photos), "images") as meter:
+        meter(part.done - photos.start)
+        for batch_, activations in in_order(looked, loader, job.in_flight):
+            digests = [loader.digests[i] for i in batch_.ids.tolist()]
+            part.scan.add(batch_.ids, activations, digests)
+            _count_met(job, part.met, batch_.ids.tolist(), digests)
+            meter(len(batch_.ids))
+            if kept.due:
+                met_until(int(batch_.ids[-1]) + 1)
+                _keep(kept, part, opened.ran)
+    met_until(photos.stop)
+    if kept.worth_it:
+        _keep(kept, part, opened.ran)
+
+
+def _count_met(job: Job, met: Met, ids: Sequence[int], digests: Sequence[str]) -> None:
+    met.usable += len(ids)
+    for index, digest in zip(ids, digests, strict=True):
+        met.photos.add(index, job.inputs.names[index], digest)
+
+
+def _keep(kept: Kept, part: Part, ran: Ran) -> None:
+    if kept.folder is not None:
+        with kept.saving():
+            save_part(kept.folder / STATE, part, asdict(ran))
+
+
+def _resumed(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran] | None:
+    """What an earlier try kept, where its photos are still the same."""
+    if kept.folder is None or not (kept.folder / STATE).is_file():
+        return None
+    try:
+        part, ran = load_part(kept.folder / STATE, new_scan(job))
+        found = part, Ran(tuple(tuple(notes) for notes in ran["notes"]), int(ran["batch"]))
+        if part.begin != photos.start or not part.begin <= part.done <= photos.stop:
+            raise RunError("it is of other photos")
+    except (RunError, KeyError, TypeError) as error:
+        job.say.note(f"warning: scanning from the beginning, since {error}")
+        return None
+    if not _same_photos(job, part):
+        job.say.note("warning: scanning from the beginning, since photos have changed meanwhile")
+        return None
+    done = part.done - part.begin
+    job.say.note(f"goes on from where it was stopped: {done} of {len(photos)} photos are scanned")
+    return found
+
+
+def _same_photos(job: Job, part: Part) -> bool:
+    """Whether the photos that were counted still have the content that they had."""
+    if isinstance(job.inputs, MadeProbe):
+        return True  # what they are made of is among the job's facts
+    skipped = {photo.id for photo in part.met.skipped}
+    ids = [i for i in range(part.begin, part.done) if i not in skipped]
+    return listing_digest(job.inputs, ids, workers=job.threads) == part.met.photos.hexdigest()
 
 
 def _halves_fit(job: Job, scanned: LayerScan) -> bool:
@@ -114,6 +230,17 @@ def _halves_fit(job: Job, scanned: LayerScan) -> bool:
         raise ProbeError(what, hint="give more photos (copies count once), or --no-validity")
     job.say.choice("validity", Choice("off, scanning again", what))
     return False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to run."""
+
+    model: _Model
+    """The tapped model in a session."""
+
+    ran: Ran
+    """How it runs."""
 
 
 @dataclass(frozen=True)

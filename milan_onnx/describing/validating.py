@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.describing.encoding import Ids, Regions, Uses, coarse_side, encode_regions
 from milan_onnx.describing.figures import average_precision, mean, pearson, quantile_bar
-from milan_onnx.describing.job import Job
+from milan_onnx.describing.job import Captioning, Job
+from milan_onnx.describing.kept import Count, Kept
 from milan_onnx.describing.labelling import Described
 from milan_onnx.describing.scanning import Scanned
 from milan_onnx.exemplars import HeldOut, LayerExemplars
+from milan_onnx.files import atomic_file
 from milan_onnx.labels import UnitLabel, Validity
 from milan_onnx.runtime import Describer, Encoder
 from milan_onnx.runtime.scoring import phrase_array
@@ -30,6 +33,7 @@ from milan_onnx.runtime.scoring import phrase_array
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
+SCORES = "scores.npz"
 OTHERS = 2
 """Labels of other units that a unit's own is held against."""
 LEAST_UNITS = 16
@@ -72,9 +76,16 @@ def validate(
     encoder: Encoder,
     scanned: Scanned,
     described: Sequence[Sequence[Described]],
+    kept: Kept,
 ) -> list[UnitLabel]:
-    """Labels of all layers with their validity; the scan must have held photos out."""
-    scored = score_layers(job, describer, encoder, scanned.layers, scanned.held_out, described)
+    """Labels of all layers with their validity; the scan must have held photos out.
+
+    Goes on from what was kept. Raises as `encode_regions`.
+    """
+    layers, held_out = scanned.layers, scanned.held_out
+    scored = [unscored(held, units) for held, units in zip(held_out, described, strict=True)]
+    table = phrase_table(scored, described)
+    score_layers(job, describer, encoder, layers, held_out, scored, table, kept)
     level = job.options.validity_level
     return [
         label
@@ -84,25 +95,25 @@ def validate(
 
 
 def score_layers(
-    job: Job,
+    job: Captioning,
     describer: Describer,
     encoder: Encoder,
     layers: Sequence[LayerExemplars],
     held_out: Sequence[HeldOut],
-    described: Sequence[Sequence[Described]],
-) -> list[Scored]:
-    """Score the labels on held-out photos: each photo is encoded once, for all layers."""
-    scored = [_unscored(held, units) for held, units in zip(held_out, described, strict=True)]
+    scored: Sequence[Scored],
+    table: Ids,
+    kept: Kept,
+) -> None:
+    """Score labels on held-out photos, in place: each photo is encoded once, for all layers.
+
+    ``table``: the token ids of the labels (`phrase_table`). Goes on from what was kept.
+    """
     regions = [
         _regions(layer, held, s.units, coarse_side(encoder, held.grid))
         for layer, held, s in zip(layers, held_out, scored, strict=True)
     ]
-    # One table of phrases for all layers: for each unit its own label's, then the others'.
-    table = phrase_array(
-        [p for s, d in zip(scored, described, strict=True) for p in _phrases(s, d)]
-    )
     first = np.cumsum([0, *(len(s.units) for s in scored)])
-    table = table.reshape(first[-1], 1 + OTHERS, table.shape[1])
+    count = _count(kept, scored)
 
     def work(uses: Uses, features: Floats) -> tuple[Uses, Scores]:
         phrases = table[first[uses.layer] + uses.row]
@@ -110,12 +121,40 @@ def score_layers(
         found = describer.score(features[:, None], region, phrases.reshape(len(region), -1))
         return uses, found.reshape(-1, 1 + OTHERS)
 
-    parts = encode_regions(job, regions, encoder, "validate", work)
+    parts = encode_regions(job, regions, encoder, "validate", work, count)
     for uses, found in parts:
         for index in np.unique(uses.layer):
             mine = uses.layer == index
             scored[index].scores[uses.row[mine], :, uses.slot[mine]] = found[mine]
-    return scored
+
+
+def phrase_table(scored: Sequence[Scored], described: Sequence[Sequence[Described]]) -> Ids:
+    """Token ids (units of all layers, 1 + OTHERS, length): of each its own label's, then the
+    others'."""
+    pairs = zip(scored, described, strict=True)
+    table = phrase_array([p for s, d in pairs for p in _phrases(s, d)])
+    return table.reshape(len(table) // (1 + OTHERS), 1 + OTHERS, table.shape[1])
+
+
+def _count(kept: Kept, scored: Sequence[Scored]) -> Count:
+    """The count of scored batches; their scores, where an earlier try kept them, are put in."""
+    path = kept.folder / SCORES if kept.folder else None
+
+    def keep() -> None:
+        if path is not None:
+            with atomic_file(path) as file:
+                np.savez(file, *(layer.scores for layer in scored))
+
+    count = Count(kept, "validate", keep)
+    if path is None or count.done == 0:
+        return count
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            for index, layer in enumerate(scored):
+                layer.scores[...] = found[f"arr_{index}"]
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        count.done = 0
+    return count
 
 
 def judge(
@@ -174,7 +213,8 @@ def _regions(layer: LayerExemplars, held_out: HeldOut, units: Ids, side: int) ->
     )
 
 
-def _unscored(held_out: HeldOut, described: Sequence[Described]) -> Scored:
+def unscored(held_out: HeldOut, described: Sequence[Described]) -> Scored:
+    """The units of a layer that have a description, and whose labels each is held against."""
     units = np.array([u for u, unit in enumerate(described) if unit.tokens], np.int64)
     others = shuffled([described[unit].tokens for unit in units.tolist()])
     return Scored(units, others, np.zeros((len(units), 1 + OTHERS, held_out.ids.shape[1])))

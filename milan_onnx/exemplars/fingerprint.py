@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.exemplars.sample import Slots
+from milan_onnx.exemplars.state import Arrays, State, filling, flat
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -35,6 +36,17 @@ class Fingerprints:
     def merge(self, other: Fingerprints) -> None:
         """Count the images of another scan of the layer."""
         self.add(*other._slots.photos(), other._values[other._slots.filled()])
+
+    def state(self) -> Arrays:
+        """The photos, by rank, and what is known of them."""
+        ids, ranks = self._slots.photos()
+        return {"ids": ids, "ranks": ranks, "values": self._values[self._slots.filled()]}
+
+    def load(self, state: State) -> None:
+        """Go on from a state. Raises ValueError where it does not fit."""
+        values = filling(state, "values", self._values)
+        self._slots.load(flat(state, "ids", len(values)), flat(state, "ranks", len(values)))
+        self._values[: len(values)] = values
 
     def result(self) -> tuple[Ids, Floats]:
         """Image ids (S,) by rank, and the fingerprints (U, S)."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from milan_onnx.exemplars.activations import Activations
 from milan_onnx.exemplars.halves import Halves
 from milan_onnx.exemplars.sample import Slots
+from milan_onnx.exemplars.state import Arrays, State, filling, flat, number, part, within
 from milan_onnx.exemplars.topk import NO_IMAGE, TopK
 
 Floats = NDArray[np.float32]
@@ -109,6 +110,20 @@ class Sample:
 
         self._offer(*other._slots.photos(), other._scores[filled], maps)
 
+    def state(self) -> Arrays:
+        """The photos, by rank, and what is known of them."""
+        filled = self._slots.filled()
+        ids, ranks = self._slots.photos()
+        kept: Arrays = {"scores": self._scores[filled], "maps": self._maps[filled]}
+        return kept | {"ids": ids, "ranks": ranks}
+
+    def load(self, state: State) -> None:
+        """Go on from a state. Raises ValueError where it does not fit."""
+        maps = filling(state, "maps", self._maps)
+        scores = filling(state, "scores", self._scores)
+        self._slots.load(flat(state, "ids", len(maps)), flat(state, "ranks", len(maps)))
+        self._scores[: len(scores)], self._maps[: len(maps)] = scores, maps
+
     def result(self) -> tuple[Ids, Floats, Floats]:
         """Ids (S,), maxima (S, U) and maps (S, U, P), by rank."""
         filled = self._slots.filled()
@@ -149,6 +164,17 @@ class HeldOutScan:
         self.topk.merge(other.topk)
         self.sample.merge(other.sample)
         self.images += other.images
+
+    def state(self) -> Arrays:
+        """All that was kept."""
+        images = {"images": np.int64(self.images).reshape(1)}
+        return within("topk", self.topk.state()) | within("sample", self.sample.state()) | images
+
+    def load(self, state: State) -> None:
+        """Go on from a state. Raises ValueError where it does not fit."""
+        self.topk.load(part("topk", state))
+        self.sample.load(part("sample", state))
+        self.images = number(state, "images")
 
     def result(self) -> HeldOut:
         """The held-out photos, once all images are counted."""

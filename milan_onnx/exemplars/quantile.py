@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.exemplars.activations import Activations, Passed
+from milan_onnx.exemplars.state import Arrays, State, fitting, flat, number
 
 Floats = NDArray[np.float32]
 Method = Literal["tail", "histogram", "given"]
@@ -59,8 +60,15 @@ class Quantile(Protocol):
     def value(self) -> Floats:
         """The quantile of each unit: float32 (U,); NaN before any activation."""
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Arrays that depend only on what was counted, for shards and tests."""
+    def settle(self) -> None:
+        """Drop what cannot matter, and order the rest: then the state depends on nothing but what
+        was counted."""
+
+    def state(self) -> Arrays:
+        """What is kept."""
+
+    def load(self, state: State) -> None:
+        """Go on from a state. Raises ValueError where it does not fit."""
 
 
 def tail_rank(level: float, count: int) -> int:
@@ -136,14 +144,15 @@ class TailQuantile:
         """Count what another tail of the same level and ``max_count`` counted."""
         if not isinstance(other, TailQuantile) or other.tail != self.tail:
             raise ValueError("tails of different level or size cannot be merged")
-        for unit in range(len(self._fill)):
-            both = np.concatenate((self._kept(unit), other._kept(unit)))
-            kept = -np.sort(-both)[: self.tail]
-            self._buffer[unit, : kept.size] = kept
-            self._fill[unit] = kept.size
-            if kept.size == self.tail:
-                self._bar[unit] = kept[-1]
         self.count += other.count
+        for start in range(0, int(other._fill.max(initial=0)), self.slack):
+            some = other._buffer[:, start : start + self.slack]
+            filled = np.arange(start, start + some.shape[1]) < other._fill[:, None]
+            passes = filled & (some > self._bar[:, None])
+            counts = np.count_nonzero(passes, axis=1)
+            units = np.flatnonzero(counts)
+            if units.size:
+                self._append(Passed(units, counts[units], some[passes]))
 
     def _kept(self, unit: int) -> Floats:
         return self._buffer[unit, : self._fill[unit]]
@@ -159,13 +168,30 @@ class TailQuantile:
             values[unit] = np.partition(kept, kept.size - rank)[kept.size - rank]
         return values + np.float32(0)  # the two zeros tie: always the positive one
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Each unit's largest activations, descending and -inf padded, and how many were seen."""
-        tail = np.full((len(self._fill), self.tail), -np.inf, np.float32)
+    def settle(self) -> None:
         for unit in range(len(self._fill)):
-            kept = -np.sort(-self._kept(unit))[: self.tail]
-            tail[unit, : kept.size] = kept + np.float32(0)
-        return {"count": np.int64(self.count).reshape(1), "tail": tail}
+            self._prune(unit)
+            kept = self._kept(unit)
+            kept += np.float32(0)  # one zero, not two
+            kept.sort()
+            if len(kept) == self.tail:
+                self._bar[unit] = kept[0]
+
+    def state(self) -> Arrays:
+        """How many were seen, how many are kept of each unit (U,), and they, unit by unit."""
+        filled = np.arange(self._buffer.shape[1]) < self._fill[:, None]
+        count = np.int64(self.count).reshape(1)
+        return {"count": count, "fill": self._fill.copy(), "values": self._buffer[filled]}
+
+    def load(self, state: State) -> None:
+        fill = fitting(state, "fill", self._fill)
+        if fill.min(initial=0) < 0 or fill.max(initial=0) > self._buffer.shape[1]:
+            raise ValueError("fill is out of range")
+        filled = np.arange(self._buffer.shape[1]) < fill[:, None]
+        self._buffer[filled] = fitting(state, "values", np.empty(int(fill.sum()), np.float32))
+        self._fill, self.count = fill, number(state, "count")
+        for unit in np.flatnonzero(fill >= self.tail).tolist():
+            self._bar[unit] = np.partition(self._kept(unit), -self.tail)[-self.tail]
 
 
 class HistogramQuantile:
@@ -213,7 +239,11 @@ class HistogramQuantile:
         """The quantile of each unit: float32 (U,); NaN before any activation."""
         return np.concatenate([block.value() for block in self._blocks])
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
+    def settle(self) -> None:
+        for block in self._blocks:
+            block.settled()
+
+    def state(self) -> Arrays:
         """The bins of the tail by unit and pattern, and how many activations were seen."""
         parts = [block.settled() for block in self._blocks]
         keys = [p.keys + ((index * BLOCK) << BIN_BITS) for index, p in enumerate(parts)]
@@ -224,6 +254,23 @@ class HistogramQuantile:
             "lowest": np.concatenate([p.lowest for p in parts]),
             "highest": np.concatenate([p.highest for p in parts]),
         }
+
+    def load(self, state: State) -> None:
+        keys = flat(state, "keys", state["keys"].size)
+        size = np.empty(keys.size, np.float32)
+        bins = _Bins(
+            keys,
+            flat(state, "counts", keys.size),
+            fitting(state, "lowest", size),
+            fitting(state, "highest", size),
+        )
+        block = (keys >> BIN_BITS) // BLOCK
+        units = sum(block.units for block in self._blocks)
+        if keys.size and not 0 <= keys.min() <= keys.max() < units << BIN_BITS:
+            raise ValueError("keys are of units that are not there")
+        for index, mine in enumerate(self._blocks):
+            mine.load(bins.select(block == index), (index * BLOCK) << BIN_BITS)
+            mine.count = number(state, "count")
 
 
 class _Histogram:
@@ -278,6 +325,11 @@ class _Histogram:
         found = bins.select(holds)
         values[found.keys >> BIN_BITS] = found.between(rank - above[holds])
         return values
+
+    def load(self, bins: _Bins, first: int) -> None:
+        """Hold these bins; ``first`` is the key of the block's first unit."""
+        self._bins = _Bins(bins.keys - first, bins.counts, bins.lowest, bins.highest)
+        self._settle()
 
     def settled(self) -> _Bins:
         """The bins of the tail."""

@@ -47,6 +47,13 @@ class Slots:
         order = np.lexsort((self._ids, self._ranks))
         return np.asarray(order[self._ids[order] != NO_IMAGE])
 
+    def load(self, ids: Ids, ranks: Ids) -> None:
+        """Hold these photos (S,), in these slots. Raises ValueError where they are too many."""
+        if not len(ids) == len(ranks) <= len(self._ids):
+            raise ValueError(f"{len(ids)} photos do not fit a sample of {len(self._ids)}")
+        self._ids[: len(ids)], self._ranks[: len(ids)] = ids, ranks
+        self._bar = int(self._ranks.max(initial=-1))
+
     def photos(self) -> tuple[Ids, Ids]:
         """Ids and ranks of the photos (S,), by rank."""
         filled = self.filled()

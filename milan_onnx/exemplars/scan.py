@@ -7,7 +7,7 @@ maps of its winners, a tail (or histogram) of activations, two extremes and a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from milan_onnx.exemplars.quantile import (
     tail_bytes,
     tail_slack,
 )
+from milan_onnx.exemplars.state import Arrays, State, fitting, flat, number, part, within
 from milan_onnx.exemplars.store import LayerExemplars
 from milan_onnx.exemplars.topk import TopK
 
@@ -122,6 +123,35 @@ class LayerScan:
         if self.held_out is not None and other.held_out is not None:
             self.held_out.merge(other.held_out)
 
+    def settle(self) -> None:
+        """Make the state depend on nothing but what was counted: on no order and no batches."""
+        self.quantile.settle()
+        # Nothing is asked of it but whether it lies below the threshold, which the bar does not.
+        self._lowest[self._lowest < self.quantile.bars()] = -np.inf
+
+    def state(self) -> Arrays:
+        """All statistics, from which `load` goes on."""
+        return {
+            "images": np.int64(self.images).reshape(1),
+            "lowest": self._lowest,
+            "maximum": self._maximum,
+            **within("topk", self.topk.state()),
+            **within("quantile", self.quantile.state()),
+            **within("fingerprints", self.fingerprints.state()),
+            **(within("held_out", self.held_out.state()) if self.held_out else {}),
+        }
+
+    def load(self, state: State) -> None:
+        """Go on from a state. Raises ValueError where it is of another layer, or other options."""
+        self.images = number(state, "images")
+        self._lowest = fitting(state, "lowest", self._lowest)
+        self._maximum = fitting(state, "maximum", self._maximum)
+        self.topk.load(part("topk", state))
+        self.quantile.load(part("quantile", state))
+        self.fingerprints.load(part("fingerprints", state))
+        if self.held_out:
+            self.held_out.load(part("held_out", state))
+
     def result(self) -> LayerExemplars:
         """The exemplars, once all images are counted."""
         ids, activations, maps = self.topk.ranked()
@@ -150,12 +180,9 @@ class Scan:
         layers: Sequence[str],
         images: int,
         options: ScanOptions,
-        digest: Callable[[int], str] = str,
     ) -> None:
-        """Of at most ``images`` images. ``digest`` names the content of an image by its id: it says
-        which images make the fingerprints and, where a half is held out, which is in which."""
+        """Of at most ``images`` images."""
         self._names, self._images, self._options = layers, images, options
-        self._digest = digest
         self.layers: list[LayerScan] = []
 
     def bars(self) -> list[Floats | None]:
@@ -165,21 +192,65 @@ class Scan:
             return [None] * len(self._names)
         return [layer.quantile.bars() for layer in self.layers]
 
-    def add(self, ids: Ids, activations: Sequence[Activations]) -> None:
-        """Count images: ids (B,) and each layer's activations.
+    def add(
+        self, ids: Ids, activations: Sequence[Activations], digests: Sequence[str] | None = None
+    ) -> None:
+        """Count images: ids (B,), each layer's activations, and what tells their contents (B,).
 
-        Raises SubjectError where a layer gives NaN.
+        The contents say which images make the fingerprints and, where a half is held out, which is
+        in which; None: the ids stand for them. Raises SubjectError where a layer gives NaN.
         """
         if not self.layers:
-            shapes = [out.shape[1:] for out in activations]
-            methods = choose_methods(shapes, self._images, self._options)
-            self.layers = [
-                LayerScan(layer, shape, self._images, self._options, method)
-                for layer, shape, method in zip(self._names, shapes, methods, strict=True)
-            ]
-        sides = halves([self._digest(i) for i in ids.tolist()])
+            self._begin([out.shape[1:] for out in activations])
+        sides = halves(digests or [str(i) for i in ids.tolist()])
         for layer, found in zip(self.layers, activations, strict=True):
             layer.add(ids, found, sides)
+
+    def merge(self, other: Scan) -> None:
+        """Count what the scan of other images counted, of the same layers and with the same
+        options. Raises ValueError where they are others."""
+        if not other.layers:
+            return
+        shapes = [(layer.units, layer.height, layer.width) for layer in other.layers]
+        if not self.layers:
+            self._begin(shapes)
+        if shapes != [(layer.units, layer.height, layer.width) for layer in self.layers]:
+            raise ValueError("layers of other shapes cannot be merged")
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.merge(theirs)
+
+    def settle(self) -> None:
+        """Make the state depend on nothing but which images were counted."""
+        for layer in self.layers:
+            layer.settle()
+
+    def state(self) -> Arrays:
+        """All statistics of all layers, from which `load` goes on."""
+        arrays: Arrays = {}
+        for index, layer in enumerate(self.layers):
+            shape = np.array((layer.units, layer.height, layer.width), np.int64)
+            arrays |= within(str(index), {"shape": shape, **layer.state()})
+        return arrays
+
+    def load(self, state: State) -> None:
+        """Go on from a state; the empty one is of a scan that saw no image.
+
+        Raises ValueError where it is of other layers or options.
+        """
+        if not state:
+            return
+        parts = [part(str(index), state) for index in range(len(self._names))]
+        shapes = [tuple(flat(found, "shape", 3).tolist()) for found in parts]
+        self._begin([(u, h, w) for u, h, w in shapes])
+        for layer, found in zip(self.layers, parts, strict=True):
+            layer.load(found)
+
+    def _begin(self, shapes: Sequence[tuple[int, int, int]]) -> None:
+        methods = choose_methods(shapes, self._images, self._options)
+        self.layers = [
+            LayerScan(layer, shape, self._images, self._options, method)
+            for layer, shape, method in zip(self._names, shapes, methods, strict=True)
+        ]
 
 
 def choose_methods(

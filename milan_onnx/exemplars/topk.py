@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.exemplars.activations import Activations
+from milan_onnx.exemplars.state import Arrays, State, fitting
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -86,14 +87,27 @@ class TopK:
         for place, found in zip(places, maps(units[row], newcomer), strict=True):
             self._maps[place] = found
 
+    def state(self) -> Arrays:
+        """What is kept, best first."""
+        order = ranking(self._scores, self._sums, self._ids)
+        return {
+            "ids": np.take_along_axis(self._ids, order, axis=1),
+            "scores": np.take_along_axis(self._scores, order, axis=1),
+            "sums": np.take_along_axis(self._sums, order, axis=1),
+            "maps": np.take_along_axis(self._maps, order[:, :, None], axis=1),
+        }
+
+    def load(self, state: State) -> None:
+        """Go on from a state. Raises ValueError where it does not fit."""
+        self._ids = fitting(state, "ids", self._ids)
+        self._scores = fitting(state, "scores", self._scores)
+        self._sums = fitting(state, "sums", self._sums)
+        self._maps = fitting(state, "maps", self._maps)
+
     def ranked(self) -> tuple[Ids, Floats, Floats]:
         """Image ids (U,k), scores (U,k) and maps (U,k,P), best first."""
-        order = ranking(self._scores, self._sums, self._ids)
-        return (
-            np.take_along_axis(self._ids, order, axis=1),
-            np.take_along_axis(self._scores, order, axis=1),
-            np.take_along_axis(self._maps, order[:, :, None], axis=1),
-        )
+        kept = self.state()
+        return kept["ids"], kept["scores"], kept["maps"]
 
 
 def ranking(scores: Floats, sums: Floats, ids: Ids) -> Ids:

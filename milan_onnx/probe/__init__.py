@@ -1,6 +1,7 @@
 """Probe images: where they come from, how they are decoded, and how they reach the network."""
 
 from milan_onnx.probe.base import Loaded, MadeProbe, PickedProbe, ProbeSet, evenly
+from milan_onnx.probe.checksum import Checksum
 from milan_onnx.probe.decode import Decoded, Unusable, decode
 from milan_onnx.probe.exemplars import ExemplarImages
 from milan_onnx.probe.exemplars import numbers as exemplar_numbers
@@ -14,6 +15,7 @@ from milan_onnx.probe.loader import (
     describe_skips,
     frames,
     listing_digest,
+    nothing_usable,
     probe_digest,
 )
 from milan_onnx.probe.sources import open_probe
@@ -21,6 +23,7 @@ from milan_onnx.probe.synthetic import SyntheticProbe
 
 __all__ = [
     "Batch",
+    "Checksum",
     "Converted",
     "Decoded",
     "ExemplarImages",
@@ -40,6 +43,7 @@ __all__ = [
     "frames",
     "listed_files",
     "listing_digest",
+    "nothing_usable",
     "open_probe",
     "probe_digest",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from milan_onnx.errors import ProbeError
 from milan_onnx.geometry import Geometry
 from milan_onnx.machine import processors
 from milan_onnx.probe.base import ProbeSet
+from milan_onnx.probe.checksum import Checksum
 from milan_onnx.probe.decode import Unusable
 
 MAX_WORKERS = 8
@@ -90,7 +90,7 @@ class Loader:
     early stops the threads. ``skipped``, ``converted`` and ``digests`` say what was met so far and
     begin anew with each iteration.
 
-    Raises ProbeError at the end when not one image was usable.
+    Raises ProbeError at the end when not one image was usable, unless ``lenient``.
     """
 
     probe: ProbeSet
@@ -107,6 +107,9 @@ class Loader:
 
     ids: Sequence[int] | None = field(default=None, kw_only=True)
     """The images to load, in ascending order; None: all."""
+
+    lenient: bool = field(default=False, kw_only=True)
+    """Whether it is no error that not one of them is usable."""
 
     skipped: list[Skipped] = field(default_factory=list, init=False)
     """Unusable images so far, by id."""
@@ -133,8 +136,8 @@ class Loader:
                 # Decoding goes on while the caller works on this batch.
                 pipeline.top_up(self.batch_size + pipeline.workers)
                 yield batch
-        if len(ids) and not self.digests:
-            raise self._nothing()
+        if len(ids) and not self.digests and not self.lenient:
+            raise nothing_usable(self.skipped)
 
     def _fill(self, pipeline: _Pipeline) -> Batch | None:
         images = np.empty((self.batch_size, *self.geometry.size, 3), np.uint8)
@@ -157,13 +160,6 @@ class Loader:
         self.digests[outcome.id] = outcome.digest
         if outcome.note:
             self.converted.append(Converted(outcome.id, name, outcome.note))
-
-    def _nothing(self) -> ProbeError:
-        reasons = _listed([f"{s.name}: {s.reason}" for s in self.skipped], 3)
-        return ProbeError(
-            f"none of the {len(self.skipped)} probe images can be used ({reasons})",
-            hint="give other photos",
-        )
 
 
 class _Pipeline:
@@ -240,24 +236,27 @@ def frames(
 
 
 def probe_digest(digests: Mapping[int, str], names: Sequence[str]) -> str:
-    """One hash for a set of images: over id, name and digest, in the order of the ids."""
-    total = hashlib.sha256()
-    for index in sorted(digests):
-        total.update(f"{index}\0{names[index]}\0{digests[index]}\n".encode())
+    """One hash for a set of images: over id, name and digest, in any order."""
+    total = Checksum()
+    for index, digest in digests.items():
+        total.add(index, names[index], digest)
     return total.hexdigest()
 
 
-def listing_digest(probe: ProbeSet, *, workers: int | None = None) -> str:
-    """One hash for all images that a set lists, usable or not, found without decoding any.
+def listing_digest(
+    probe: ProbeSet, ids: Sequence[int] | None = None, *, workers: int | None = None
+) -> str:
+    """One hash for images that a set lists, usable or not, found without decoding any.
 
-    Of photos the bytes count, of drawn images what they are drawn of.
+    ``ids``: which, None: all. Of photos the bytes count, of drawn images what they are drawn of.
     """
-    blocks = [range(i, min(i + BLOCK, len(probe))) for i in range(0, len(probe), BLOCK)]
+    ids = range(len(probe)) if ids is None else ids
+    blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
     with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="milan-hash") as pool:
         parts = pool.map(lambda block: [_listed_digest(probe, i) for i in block], blocks)
         digests = [digest for part in parts for digest in part]
     probe.close()
-    return probe_digest(dict(enumerate(digests)), probe.names)
+    return probe_digest(dict(zip(ids, digests, strict=True)), probe.names)
 
 
 def _listed_digest(probe: ProbeSet, index: int) -> str:
@@ -265,6 +264,15 @@ def _listed_digest(probe: ProbeSet, index: int) -> str:
         return probe.digest(index)
     except Unusable as error:
         return f"unusable: {error}"
+
+
+def nothing_usable(skipped: Sequence[Skipped]) -> ProbeError:
+    """The error for photos of which not one can be used."""
+    reasons = _listed([f"{s.name}: {s.reason}" for s in skipped], 3)
+    return ProbeError(
+        f"none of the {len(skipped)} probe images can be used ({reasons})",
+        hint="give other photos",
+    )
 
 
 def describe_skips(usable: int, skipped: Sequence[Skipped], converted: Sequence[Converted]) -> str:

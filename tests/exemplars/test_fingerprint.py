@@ -59,9 +59,10 @@ def test_keeps_the_photos_of_smallest_rank(
 
 
 def scanned(values: Floats, contents: list[int], order: list[int], size: int) -> LayerScan:
-    scan = Scan(["layer"], len(values), ScanOptions(3), lambda i: digest(contents[i]))
+    scan = Scan(["layer"], len(values), ScanOptions(3))
     for part in (order[s : s + size] for s in range(0, len(order), size)):
-        scan.add(np.array(part), [HostActivations(values[part], *scan.bars())])
+        digests = [digest(contents[i]) for i in part]
+        scan.add(np.array(part), [HostActivations(values[part], *scan.bars())], digests)
     return scan.layers[0]
 
 

@@ -29,9 +29,10 @@ def digest(content: int) -> str:
 def scanned(values: Floats, contents: list[int], order: list[int], size: int) -> LayerScan:
     """A scan of the images in an order, in batches."""
     options = ScanOptions(3, held_out=HeldOutOptions(top=2, sample=5))
-    scan = Scan(["layer"], len(values), options, lambda i: digest(contents[i]))
+    scan = Scan(["layer"], len(values), options)
     for part in (order[s : s + size] for s in range(0, len(order), size)):
-        scan.add(np.array(part), [HostActivations(values[part], *scan.bars())])
+        digests = [digest(contents[i]) for i in part]
+        scan.add(np.array(part), [HostActivations(values[part], *scan.bars())], digests)
     return scan.layers[0]
 
 
