@@ -31,6 +31,7 @@ __all__ = [
     "Run",
     "RunOptions",
     "SelfTest",
+    "Shard",
     "UnitLabel",
     "VirtualOptions",
     "analyze_runs",
@@ -46,8 +47,10 @@ __all__ = [
     "load_bundle",
     "load_run",
     "load_subject",
+    "merge_shards",
     "open_probe",
     "run_selftest",
+    "scan_shard",
     "write_run_report",
 ]
 
@@ -68,6 +71,7 @@ _HOMES = {
     "Run": ("milan_onnx.run", "Run"),
     "RunOptions": ("milan_onnx.applications.evaluate", "RunOptions"),
     "SelfTest": ("milan_onnx.selftest", "SelfTest"),
+    "Shard": ("milan_onnx.describing", "Shard"),
     "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
     "VirtualOptions": ("milan_onnx.applications.evaluate", "VirtualOptions"),
     "analyze_runs": ("milan_onnx.applications.analyze", "analyze_runs"),
@@ -83,8 +87,10 @@ _HOMES = {
     "load_bundle": ("milan_onnx.bundle", "load_bundle"),
     "load_run": ("milan_onnx.run", "load_run"),
     "load_subject": ("milan_onnx.subject", "load"),
+    "merge_shards": ("milan_onnx.describing", "merge_shards"),
     "open_probe": ("milan_onnx.probe", "open_probe"),
     "run_selftest": ("milan_onnx.selftest", "selftest"),
+    "scan_shard": ("milan_onnx.describing", "scan_shard"),
     "write_run_report": ("milan_onnx.reporting", "write_run_report"),
 }
 
@@ -107,8 +113,11 @@ if TYPE_CHECKING:
     from milan_onnx.cache import Cache as Cache
     from milan_onnx.choice import Choice as Choice
     from milan_onnx.describing import DescribeOptions as DescribeOptions
+    from milan_onnx.describing import Shard as Shard
     from milan_onnx.describing import describe as describe
     from milan_onnx.describing import describe_folder as describe_folder
+    from milan_onnx.describing import merge_shards as merge_shards
+    from milan_onnx.describing import scan_shard as scan_shard
     from milan_onnx.errors import MilanError as MilanError
     from milan_onnx.exemplars import LayerExemplars as LayerExemplars
     from milan_onnx.geometry import Geometry as Geometry

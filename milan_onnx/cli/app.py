@@ -21,6 +21,7 @@ from milan_onnx.cli.evaluate import evaluate
 from milan_onnx.cli.exemplars import describe_exemplars
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.labels import labels
+from milan_onnx.cli.merge import merge
 from milan_onnx.cli.say import PATH, console, name_results
 from milan_onnx.cli.selftest import selftest
 from milan_onnx.cli.summary import summary
@@ -50,6 +51,7 @@ app.add_command(edit)
 app.add_command(evaluate)
 app.add_command(export)
 app.add_command(labels)
+app.add_command(merge)
 app.add_command(selftest)
 app.add_command(summary)
 app.add_command(train)

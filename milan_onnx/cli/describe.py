@@ -174,13 +174,21 @@ JOB = [
         "what it says (docs/batch.md).",
     ),
 ]
+SHARD = [
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Scan only the I-th of N parts of the photos and write its statistics to --out; "
+        "`milan-onnx merge` makes one run of all parts.",
+    ),
+]
 MAKING = (LAYERS, PHOTOS, GENERATOR)
 SETTINGS = (CACHE, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
 
 
 @click.command(short_help="Describe the units of layers of a model.")
 @click.argument("model", type=PATH, required=False)
-@options(*MAKING, JOB, RESULT, FILES, BASELINE, *SETTINGS)
+@options(*MAKING, JOB, SHARD, RESULT, FILES, BASELINE, *SETTINGS)
 @click.pass_context
 @guarded
 def describe(context: click.Context, /, model: Path | None, job: Path | None, **given: Any) -> None:
@@ -193,7 +201,9 @@ def describe(context: click.Context, /, model: Path | None, job: Path | None, **
         what = "no model is given" if model is None else "--job names the models itself"
         raise UsageError(what, hint="give MODEL, or --job FILE")
     say = console(given["quiet"])
-    if job is not None:
+    if given["shard"] is not None:
+        scan_part_of(model, given, say)
+    elif job is not None:
         from milan_onnx.cli.jobs import describe_job
 
         describe_job(job, context, say)
@@ -226,6 +236,33 @@ def describe_model(
     if given["write_metadata"]:
         say.note(f"model with labels: {given['metadata_out'] or out / 'labelled.onnx'}")
     return run
+
+
+def scan_part_of(model: Path | None, given: dict[str, Any], say: Any) -> None:
+    """`describe --shard`."""
+    from milan_onnx.cli.parse import parse_shard
+    from milan_onnx.describing import scan_shard
+    from milan_onnx.errors import UsageError
+
+    shard = parse_shard(given["shard"])
+    if model is None:
+        raise UsageError("--shard goes with one MODEL, not with --job", hint="give MODEL")
+    for name in ("formats", "milan_format", "write_metadata", "baseline"):
+        if given.get(name):
+            option = name.replace("formats", "format").replace("_", "-")
+            raise UsageError(f"a shard has no labels for --{option}", hint="give it to `merge`")
+    out = given["out"] or Path(f"{model.stem}-shard-{shard.number}-of-{shard.of}")
+    scan_shard(
+        shard,
+        model,
+        list(given["layers"]) or None,
+        given["images"],
+        out,
+        bundle=given["bundle"],
+        options=settings(given),
+        reporter=say,
+    )
+    print(out)
 
 
 @cache_commands.command("key", short_help="Print what a run would be kept as.")

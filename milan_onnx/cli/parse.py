@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from milan_onnx.describing import Shard
 from milan_onnx.errors import UsageError
 from milan_onnx.subject import Kind
 
@@ -89,3 +90,11 @@ def _numbers(option: str, text: str) -> list[float] | float:
     if len(numbers) not in (1, 3):
         raise UsageError(f"{option} {text} is not R,G,B", hint="use one number or three")
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def parse_shard(text: str) -> Shard:
+    """``I/N``: the I-th of N parts."""
+    number, _, of = text.partition("/")
+    if not (number.isascii() and number.isdigit() and of.isascii() and of.isdigit()):
+        raise UsageError(f"--shard {text} is not I/N", hint="as in --shard 2/5")
+    return Shard(int(number), int(of))

@@ -109,20 +109,21 @@ class Job(Captioning):
 
 
 def prepare(
-    model: Path,
+    model: str | Path,
     layers: str | Sequence[str] | None,
-    images: Path | None,
-    bundle: Path | None,
+    images: str | Path | None,
+    bundle: str | Path | None,
     options: DescribeOptions,
     say: Reporter,
 ) -> Job:
     """Read and choose everything, saying each choice. Raises as `milan_onnx.describe` does."""
+    model, images = Path(model), Path(images) if images else None
     files = _generator_files(model, images, options)
     subject, numbers = (
         (load(model, fixed_inputs=options.inputs), None) if not files else files.load()
     )
     chosen = _choose_layers(subject, layers, options, say)
-    captioner = load_bundle(bundle)
+    captioner = load_bundle(Path(bundle) if bundle else None)
     if files is None or numbers is None:
         seen = _photos(subject, images, options, say)
     else:

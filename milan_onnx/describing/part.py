@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,11 +128,3 @@ def load_part(path: Path, scan: Scan) -> tuple[Part, Any]:
             return Part.of(arrays, scan), json.loads(bytes(arrays["more"]))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} is damaged: {error}", hint="scan these photos again") from error
-
-
-def merged(parts: Sequence[Part]) -> Part:
-    """All parts in one, which is the first of them. Raises ValueError where one is missing."""
-    first, *others = sorted(parts, key=lambda part: part.begin)
-    for other in others:
-        first.merge(other)
-    return first

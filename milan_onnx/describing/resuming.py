@@ -58,7 +58,7 @@ def begin(making: Making, facts: Mapping[str, Any], say: Reporter) -> Kept:
     other = _read(making.facts)
     if other is None or Key(other).sha256 != Key(facts).sha256:
         if making.holds_work:
-            what = f"{making.out} was begun with another {_difference(other or {}, facts)}"
+            what = f"{making.out} was begun with another {difference(other or {}, facts)}"
             if not making.overwrite:
                 raise UsageError(what, hint="go on as it was begun, or --overwrite to begin anew")
             say.note(f"begins anew: {what}")
@@ -67,7 +67,7 @@ def begin(making: Making, facts: Mapping[str, Any], say: Reporter) -> Kept:
     return Kept(making.work)
 
 
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What differs, for people."""
     plain = json.loads(json.dumps(other))
     names = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,13 +193,13 @@ def _resumed(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran] | None:
         return None
     try:
         part, ran = load_part(kept.folder / STATE, new_scan(job))
-        found = part, Ran(tuple(tuple(notes) for notes in ran["notes"]), int(ran["batch"]))
+        found = part, ran_as(ran)
         if part.begin != photos.start or not part.begin <= part.done <= photos.stop:
             raise RunError("it is of other photos")
     except (RunError, KeyError, TypeError) as error:
         job.say.note(f"warning: scanning from the beginning, since {error}")
         return None
-    if not _same_photos(job, part):
+    if not same_photos(job, part):
         job.say.note("warning: scanning from the beginning, since photos have changed meanwhile")
         return None
     done = part.done - part.begin
@@ -206,7 +207,12 @@ def _resumed(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran] | None:
     return found
 
 
-def _same_photos(job: Job, part: Part) -> bool:
+def ran_as(facts: Mapping[str, Any]) -> Ran:
+    """How the model ran, of what a file says. Raises KeyError or TypeError."""
+    return Ran(tuple(tuple(notes) for notes in facts["notes"]), int(facts["batch"]))
+
+
+def same_photos(job: Job, part: Part) -> bool:
     """Whether the photos that were counted still have the content that they had."""
     if isinstance(job.inputs, MadeProbe):
         return True  # what they are made of is among the job's facts

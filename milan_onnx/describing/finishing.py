@@ -1,0 +1,157 @@
+"""What ends a job: labels of what was scanned, and the run's folder, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from milan_onnx.cache import Cache, Key
+from milan_onnx.describing.encoding import encode_exemplars
+from milan_onnx.describing.folders import write_folders
+from milan_onnx.describing.job import Job
+from milan_onnx.describing.kept import Kept
+from milan_onnx.describing.labelling import label_units
+from milan_onnx.describing.manifest import manifest
+from milan_onnx.describing.recalling import CachedJob, job_facts
+from milan_onnx.describing.resuming import begin, finished
+from milan_onnx.describing.scanning import Scanned
+from milan_onnx.describing.validating import validate
+from milan_onnx.errors import UsageError
+from milan_onnx.labels import UnitLabel, summarize, validity_text, write_labels
+from milan_onnx.making import Making, making
+from milan_onnx.metadata import LABELLED, check_place, write_labelled
+from milan_onnx.progress import Reporter
+from milan_onnx.reporting import write_run_report
+from milan_onnx.run import MANIFEST, MILAN_FORMAT, REPORT, Run, save_run
+from milan_onnx.runtime import Describer
+
+OnLabel = Callable[[UnitLabel], None]
+Scanning = Callable[[Job, Kept], Scanned]
+"""What finds the exemplars of a job, or has them."""
+
+
+def make_run(
+    prepared: Callable[[], Job],
+    scan: Scanning,
+    out: Path,
+    overwrite: bool,
+    say: Reporter,
+    on_label: OnLabel,
+    cache: Cache | None = None,
+) -> Run:
+    """Make a run in its folder, or go on with it; raises as `milan_onnx.describe`.
+
+    The folder is this process's before the job is ``prepared``, so an unwritable place is found
+    before the work and not after it.
+    """
+    owned = making(out, overwrite=overwrite, marker=MANIFEST)
+    with owned as place, kept_is_said(place, say):
+        job = prepared()
+        before = None if overwrite else finished(job, out)
+        if before is not None:
+            return _nothing_to_do(before, place, say, on_label)
+        place.check_free()
+        copy = _labelled(job, out)
+        kept = begin(place, job_facts(job), say)
+        cached = CachedJob(cache, job) if cache else None
+        run = found_run(job, scan, cached, on_label, kept)
+        with place.whole() as folder:
+            _save(folder, job, run, cached)
+            if copy is not None:
+                write_labelled(folder / copy, job.subject, run)
+    return replace(run, path=out)
+
+
+def found_run(
+    job: Job, scan: Scanning, cached: CachedJob | None, on_label: OnLabel, kept: Kept
+) -> Run:
+    """The run of a job: as it was made before, or made now."""
+    run = cached.run() if cached else None
+    if run is not None:
+        for label in run.labels:
+            on_label(label)
+    else:
+        # The subject's session ends with the scan: its memory is better used by the encoder.
+        run = _labels_of(job, scan(job, kept), on_label, kept)
+        if cached:
+            cached.keep(run)
+    if run.manifest["validity"] is not None:
+        _say_validity(job, run)
+    return run
+
+
+def _labels_of(job: Job, scanned: Scanned, on_label: OnLabel, kept: Kept) -> Run:
+    """The run of what a scan found."""
+    kept = kept.under(scanned.met.photos.hexdigest()[:16])
+    describer = Describer(job.bundle, job.device.value, job.threads)
+    encoder = describer.encoder()
+    features = encode_exemplars(job, scanned.layers, encoder, kept)
+    # A label is complete once it was put to the test, after those of all layers are known.
+    told = (lambda label: None) if scanned.held_out else on_label
+    described = label_units(job, describer, scanned.layers, features, told, kept)
+    del features
+    if scanned.held_out:
+        labels = validate(job, describer, encoder, scanned, described, kept)
+        for label in labels:
+            on_label(label)
+    else:
+        labels = [unit.label for layer in described for unit in layer]
+    facts = Key(job_facts(job)).sha256
+    return Run(manifest(job, scanned, labels, facts), tuple(labels), scanned.layers)
+
+
+@contextmanager
+def kept_is_said(place: Making, say: Reporter) -> Iterator[None]:
+    """Say what becomes of the work where it does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        if place.holds_work:
+            say.note(f"what is done is kept in {place.place}: the same command goes on from there")
+        raise
+
+
+def _nothing_to_do(run: Run, place: Making, say: Reporter, on_label: OnLabel) -> Run:
+    place.done = True
+    say.note(f"{place.out} is finished, of the same model, photos and options: nothing to do")
+    for label in run.labels:
+        on_label(label)
+    return run
+
+
+def _labelled(job: Job, out: Path) -> Path | None:
+    """Where the copy of the model goes that holds the labels, from the run's folder; None: nowhere.
+
+    Raises UsageError where it may not be.
+    """
+    if not job.options.write_metadata:
+        return None
+    given = job.options.metadata_out
+    check_place(job.subject, given or out / LABELLED)
+    if given is not None and not given.absolute().parent.is_dir():
+        raise UsageError(f"the folder {given.parent} is not there", hint="make it first")
+    return Path(LABELLED) if given is None else given.absolute()
+
+
+def _save(folder: Path, job: Job, run: Run, cached: CachedJob | None) -> None:
+    """Write all that was asked for."""
+    save_run(folder, run)
+    names = [layer.layer for layer in run.layers]
+    for name in job.options.formats:
+        write_labels(folder / f"labels.{name}", run.labels, names, name)
+    if job.options.milan_format:
+        modules = [str(facts["module"] or facts["tensor"]) for facts in run.manifest["layers"]]
+        write_folders(folder / MILAN_FORMAT, job, run.layers, modules)
+    if job.options.report and cached:
+        cached.report(folder / REPORT, run)
+    elif job.options.report:
+        write_run_report(folder / REPORT, run, job.say)
+
+
+def _say_validity(job: Job, run: Run) -> None:
+    for layer in run.layers:
+        summary = summarize(layer.layer, run.labels)
+        distinct = f"{summary.distinct} distinct of {summary.described} descriptions"
+        job.say.note(f"validity of {layer.layer}: {validity_text(summary)}, {distinct}")
