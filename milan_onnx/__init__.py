@@ -20,6 +20,7 @@ __all__ = [
     "Bundle",
     "Cache",
     "Choice",
+    "ClusterOptions",
     "Console",
     "DescribeOptions",
     "DiffOptions",
@@ -60,6 +61,7 @@ _HOMES = {
     "Bundle": ("milan_onnx.bundle", "Bundle"),
     "Cache": ("milan_onnx.cache", "Cache"),
     "Choice": ("milan_onnx.choice", "Choice"),
+    "ClusterOptions": ("milan_onnx.describing", "ClusterOptions"),
     "Console": ("milan_onnx.progress", "Console"),
     "DescribeOptions": ("milan_onnx.describing", "DescribeOptions"),
     "DiffOptions": ("milan_onnx.applications.diff", "DiffOptions"),
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from milan_onnx.bundle import load_bundle as load_bundle
     from milan_onnx.cache import Cache as Cache
     from milan_onnx.choice import Choice as Choice
+    from milan_onnx.describing import ClusterOptions as ClusterOptions
     from milan_onnx.describing import DescribeOptions as DescribeOptions
     from milan_onnx.describing import Shard as Shard
     from milan_onnx.describing import describe as describe

@@ -115,6 +115,18 @@ MACHINE = [
         help="Where activations are searched; auto: on the GPU where one runs the model.",
     ),
 ]
+ENGINE = [
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="This process, or the workers of a Ray cluster. Changes no result.",
+    ),
+    click.option("--ray-address", help="The cluster; by default one on this machine."),
+    click.option("--workers", type=int, help="Its processes; by default one a node, or a GPU."),
+    click.option("--worker-cpus", type=int, help="Processors of each; by default all, shared out."),
+    click.option("--worker-gpus", type=float, help="GPUs of each, or a share of one."),
+]
 RESULT = [
     click.option("--out", "-o", type=PATH, help="Folder of the run; by default NAME-run."),
     click.option("--overwrite", is_flag=True, help="Replace a run that is already there."),
@@ -183,7 +195,7 @@ SHARD = [
     ),
 ]
 MAKING = (LAYERS, PHOTOS, GENERATOR)
-SETTINGS = (CACHE, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE)
+SETTINGS = (CACHE, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE, ENGINE)
 
 
 @click.command(short_help="Describe the units of layers of a model.")
@@ -231,6 +243,7 @@ def describe_model(
         reporter=say,
         on_label=on_label,
         cache=cache,
+        cluster=cluster_options(given),
     )
     name_results(out, say, given["report"])
     if given["write_metadata"]:
@@ -321,6 +334,20 @@ def settings(given: dict[str, Any]) -> Any:
         inputs=parse_inputs(given["inputs"]),
         **{name: given[name] for name in same},
     )
+
+
+def cluster_options(given: dict[str, Any]) -> Any:
+    """The `ClusterOptions` of the command's options; None: this process does the work."""
+    from milan_onnx.describing import ClusterOptions
+    from milan_onnx.errors import UsageError
+
+    names = ("ray_address", "workers", "worker_cpus", "worker_gpus")
+    if given["engine"] == "ray":
+        return ClusterOptions(*(given[name] for name in names))
+    for name in names:
+        if given[name] is not None:
+            raise UsageError(f"--{name.replace('_', '-')} goes with --engine ray", hint="add it")
+    return None
 
 
 def default_out(model: Path, say: Any, overwrite: bool) -> Path:

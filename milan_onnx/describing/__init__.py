@@ -8,22 +8,24 @@ it to the test on photos that were held out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from milan_onnx.cache import Cache, Key
-from milan_onnx.describing.finishing import found_run, make_run
+from milan_onnx.describing.cluster.options import ClusterOptions
+from milan_onnx.describing.finishing import Engine, Here, found_run, make_run
 from milan_onnx.describing.folders import describe_folder
 from milan_onnx.describing.job import Job, prepare
 from milan_onnx.describing.kept import NOWHERE
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.recalling import CachedJob, run_facts
-from milan_onnx.describing.scanning import scan_layers
 from milan_onnx.describing.sharding import Shard, merge_shards, scan_shard
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.run import Run
 
 __all__ = [
+    "ClusterOptions",
     "DescribeOptions",
     "Shard",
     "describe",
@@ -45,6 +47,7 @@ def describe(
     reporter: Reporter | None = None,
     on_label: Callable[[UnitLabel], None] = lambda label: None,
     cache: Cache | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> Run:
     """Describe the units of layers of an ONNX model.
 
@@ -52,7 +55,8 @@ def describe(
     folder, list file, zip or tar of photos (None: the built-in synthetic set). ``out``: the run's
     folder (None: nothing is written). ``bundle``: another captioner. ``on_label`` is called with
     each label once it is complete: as they come, or with validity at the end. ``cache``: where a
-    run that was made before is found, and this one is kept (None: nowhere).
+    run that was made before is found, and this one is kept (None: nowhere). ``cluster``: do
+    the work on a Ray cluster (None: in this process); the bytes are the same.
 
     What is done is kept beside ``out`` every few seconds (`.NAME.partial`), so that the same call
     goes on where one was stopped, by whatever, to the same bytes. On a finished run it does
@@ -68,11 +72,27 @@ def describe(
     def prepared() -> Job:
         return prepare(model, layers, images, bundle, options, say)
 
-    if out is not None:
-        return make_run(prepared, scan_layers, Path(out), options.overwrite, say, on_label, cache)
-    job = prepared()
-    cached = CachedJob(cache, job) if cache else None
-    return found_run(job, scan_layers, cached, on_label, NOWHERE)
+    with _engine(cluster, images, bundle, say) as engine:
+        if out is not None:
+            place = Path(out)
+            return make_run(prepared, engine, place, options.overwrite, say, on_label, cache)
+        job = prepared()
+        cached = CachedJob(cache, job) if cache else None
+        return found_run(job, engine, cached, on_label, NOWHERE)
+
+
+def _engine(
+    cluster: ClusterOptions | None,
+    images: str | Path | None,
+    bundle: str | Path | None,
+    say: Reporter,
+) -> AbstractContextManager[Engine]:
+    """What does the work."""
+    if cluster is None:
+        return nullcontext(Here())
+    from milan_onnx.describing.cluster.driver import Cluster
+
+    return Cluster(cluster, images, bundle, say)
 
 
 def run_key(

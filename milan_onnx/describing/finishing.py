@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from milan_onnx.cache import Cache, Key
 from milan_onnx.describing.encoding import encode_exemplars
@@ -16,7 +17,7 @@ from milan_onnx.describing.labelling import label_units
 from milan_onnx.describing.manifest import manifest
 from milan_onnx.describing.recalling import CachedJob, job_facts
 from milan_onnx.describing.resuming import begin, finished
-from milan_onnx.describing.scanning import Scanned
+from milan_onnx.describing.scanning import Scanned, scan_layers
 from milan_onnx.describing.validating import validate
 from milan_onnx.errors import UsageError
 from milan_onnx.labels import UnitLabel, summarize, validity_text, write_labels
@@ -28,13 +29,44 @@ from milan_onnx.run import MANIFEST, MILAN_FORMAT, REPORT, Run, save_run
 from milan_onnx.runtime import Describer
 
 OnLabel = Callable[[UnitLabel], None]
-Scanning = Callable[[Job, Kept], Scanned]
-"""What finds the exemplars of a job, or has them."""
+
+
+class Engine(Protocol):
+    """What does the stages of a job, wherever."""
+
+    def scan(self, job: Job, kept: Kept) -> Scanned:
+        """What a pass over all photos finds."""
+
+    def labels(self, job: Job, scanned: Scanned, on_label: OnLabel, kept: Kept) -> list[UnitLabel]:
+        """Labels of all units, in the order of layers and units; told once they are complete."""
+
+
+class Here:
+    """This process."""
+
+    def scan(self, job: Job, kept: Kept) -> Scanned:
+        # The subject's session ends with the scan: its memory is better used by the encoder.
+        return scan_layers(job, kept)
+
+    def labels(self, job: Job, scanned: Scanned, on_label: OnLabel, kept: Kept) -> list[UnitLabel]:
+        describer = Describer(job.bundle, job.device.value, job.threads)
+        encoder = describer.encoder()
+        features = encode_exemplars(job, scanned.layers, encoder, kept)
+        # A label is complete once it was put to the test, after those of all layers are known.
+        told = (lambda label: None) if scanned.held_out else on_label
+        described = label_units(job, describer, scanned.layers, features, told, kept)
+        del features
+        if not scanned.held_out:
+            return [unit.label for layer in described for unit in layer]
+        labels = validate(job, describer, encoder, scanned, described, kept)
+        for label in labels:
+            on_label(label)
+        return labels
 
 
 def make_run(
     prepared: Callable[[], Job],
-    scan: Scanning,
+    engine: Engine,
     out: Path,
     overwrite: bool,
     say: Reporter,
@@ -56,7 +88,7 @@ def make_run(
         copy = _labelled(job, out)
         kept = begin(place, job_facts(job), say)
         cached = CachedJob(cache, job) if cache else None
-        run = found_run(job, scan, cached, on_label, kept)
+        run = found_run(job, engine, cached, on_label, kept)
         with place.whole() as folder:
             _save(folder, job, run, cached)
             if copy is not None:
@@ -65,7 +97,7 @@ def make_run(
 
 
 def found_run(
-    job: Job, scan: Scanning, cached: CachedJob | None, on_label: OnLabel, kept: Kept
+    job: Job, engine: Engine, cached: CachedJob | None, on_label: OnLabel, kept: Kept
 ) -> Run:
     """The run of a job: as it was made before, or made now."""
     run = cached.run() if cached else None
@@ -73,33 +105,16 @@ def found_run(
         for label in run.labels:
             on_label(label)
     else:
-        # The subject's session ends with the scan: its memory is better used by the encoder.
-        run = _labels_of(job, scan(job, kept), on_label, kept)
+        scanned = engine.scan(job, kept)
+        later = kept.under(scanned.met.photos.hexdigest()[:16])
+        labels = engine.labels(job, scanned, on_label, later)
+        facts = Key(job_facts(job)).sha256
+        run = Run(manifest(job, scanned, labels, facts), tuple(labels), scanned.layers)
         if cached:
             cached.keep(run)
     if run.manifest["validity"] is not None:
         _say_validity(job, run)
     return run
-
-
-def _labels_of(job: Job, scanned: Scanned, on_label: OnLabel, kept: Kept) -> Run:
-    """The run of what a scan found."""
-    kept = kept.under(scanned.met.photos.hexdigest()[:16])
-    describer = Describer(job.bundle, job.device.value, job.threads)
-    encoder = describer.encoder()
-    features = encode_exemplars(job, scanned.layers, encoder, kept)
-    # A label is complete once it was put to the test, after those of all layers are known.
-    told = (lambda label: None) if scanned.held_out else on_label
-    described = label_units(job, describer, scanned.layers, features, told, kept)
-    del features
-    if scanned.held_out:
-        labels = validate(job, describer, encoder, scanned, described, kept)
-        for label in labels:
-            on_label(label)
-    else:
-        labels = [unit.label for layer in described for unit in layer]
-    facts = Key(job_facts(job)).sha256
-    return Run(manifest(job, scanned, labels, facts), tuple(labels), scanned.layers)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from milan_onnx.probe import MadeProbe, listing_digest
 from milan_onnx.progress import Reporter
 from milan_onnx.run import LABELS, MANIFEST, MILAN_FORMAT, REPORT, Run, load_run
 
+MACHINE = ("arithmetic", "batch", "reduce")
+"""Facts of where a job is done. Other processors may give other last bits."""
+
 
 def finished(job: Job, out: Path) -> Run | None:
     """The run that is there, where it is this job's and nothing that was asked for is missing."""
@@ -65,6 +68,11 @@ def begin(making: Making, facts: Mapping[str, Any], say: Reporter) -> Kept:
         making.discard()
         write_json(making.facts, facts)
     return Kept(making.work)
+
+
+def apart_from_machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that parts of a job share wherever they are done."""
+    return {name: value for name, value in facts.items() if name not in MACHINE}
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -104,7 +104,7 @@ def scan_part(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran]:
 
     What an earlier try kept is gone on from, unless its photos have changed.
     """
-    found = _resumed(job, photos, kept)
+    found = resumed(job, photos, kept)
     if found is not None and found[0].done == photos.stop:
         return found
     opened = open_model(job)
@@ -115,9 +115,14 @@ def scan_part(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran]:
 
 def new_scan(job: Job) -> Scan:
     """The empty statistics of a job."""
+    return Scan(*scan_settings(job))
+
+
+def scan_settings(job: Job) -> tuple[list[str], int, ScanOptions]:
+    """What `Scan` takes: layers, images, options."""
     options = job.options
     settings = ScanOptions(options.exemplars, options.quantile, options.tail_memory, job.held_out)
-    return Scan([layer.tensor for layer in job.layers], len(job.inputs), settings)
+    return [layer.tensor for layer in job.layers], len(job.inputs), settings
 
 
 def open_model(job: Job) -> Opened:
@@ -187,12 +192,12 @@ def _keep(kept: Kept, part: Part, ran: Ran) -> None:
             save_part(kept.folder / STATE, part, asdict(ran))
 
 
-def _resumed(job: Job, photos: range, kept: Kept) -> tuple[Part, Ran] | None:
-    """What an earlier try kept, where its photos are still the same."""
-    if kept.folder is None or not (kept.folder / STATE).is_file():
+def resumed(job: Job, photos: range, kept: Kept, name: str = STATE) -> tuple[Part, Ran] | None:
+    """What an earlier try kept under a name, where its photos are still the same."""
+    if kept.folder is None or not (kept.folder / name).is_file():
         return None
     try:
-        part, ran = load_part(kept.folder / STATE, new_scan(job))
+        part, ran = load_part(kept.folder / name, new_scan(job))
         found = part, ran_as(ran)
         if part.begin != photos.start or not part.begin <= part.done <= photos.stop:
             raise RunError("it is of other photos")

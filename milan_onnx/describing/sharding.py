@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from milan_onnx.cache import Key
-from milan_onnx.describing.finishing import OnLabel, kept_is_said, make_run
+from milan_onnx.describing.finishing import Here, OnLabel, kept_is_said, make_run
 from milan_onnx.describing.job import Job, prepare
 from milan_onnx.describing.kept import Kept
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.part import Part, load_part, save_part
 from milan_onnx.describing.recalling import job_facts
-from milan_onnx.describing.resuming import begin, difference
+from milan_onnx.describing.resuming import MACHINE, apart_from_machine, begin, difference
 from milan_onnx.describing.scanning import (
     STATE,
     Ran,
@@ -43,8 +43,6 @@ from milan_onnx.run import Run
 
 SHARD = "shard.json"
 FORMAT, FORMAT_VERSION = "milan-onnx-shard", 1
-MACHINE = ("arithmetic", "batch", "reduce")
-"""Facts of where a shard was scanned. Other processors may give other last bits."""
 RESULT = ("formats", "milan_format", "write_metadata", "metadata_out", "report", "overwrite")
 """Options that only the merged run has."""
 
@@ -142,11 +140,18 @@ def merge_shards(
         _check_same(job_facts(job), records, say)
         return job
 
-    def scan(job: Job, kept: Kept) -> Scanned:
-        part, ran = _merged(job, records)
-        return finish(job, part, ran, kept)
+    return make_run(prepared, _Merge(records), Path(out), options.overwrite, say, on_label)
 
-    return make_run(prepared, scan, Path(out), options.overwrite, say, on_label)
+
+class _Merge(Here):
+    """This process, with a scan that was made elsewhere."""
+
+    def __init__(self, records: Sequence[_Record]) -> None:
+        self._records = records
+
+    def scan(self, job: Job, kept: Kept) -> Scanned:
+        part, ran = _merged(job, self._records)
+        return finish(job, part, ran, kept)
 
 
 @dataclass(frozen=True)
@@ -269,9 +274,10 @@ def _records(places: Sequence[Path]) -> list[_Record]:
 
 def _check_same(facts: Mapping[str, Any], records: Sequence[_Record], say: Reporter) -> None:
     """All shards must be of the job; that other processors scanned them is said."""
-    alike = _apart(facts)
+    alike = apart_from_machine(facts)
     for record in records:
-        mine = _apart(record.facts)
+        mine = {name: value for name, value in record.facts.items() if name != "shard"}
+        mine = apart_from_machine(mine)
         if Key(mine).sha256 != Key(alike).sha256:
             raise RunError(
                 f"{record.place} was scanned with another {difference(mine, alike)}",
@@ -283,11 +289,6 @@ def _check_same(facts: Mapping[str, Any], records: Sequence[_Record], say: Repor
             "warning: shards were scanned by processors of several kinds, or on other devices: "
             "the last bits may differ from a run on one of them"
         )
-
-
-def _apart(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts that all shards of a job share."""
-    return {name: value for name, value in facts.items() if name not in (*MACHINE, "shard")}
 
 
 def _merged(job: Job, records: Sequence[_Record]) -> tuple[Part, Ran]:
