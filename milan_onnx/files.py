@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,11 @@ from milan_onnx.errors import OutputUnwritable, UsageError
 CHUNK = 1 << 20
 
 
+def is_url(place: object) -> bool:
+    """Whether a place is an address (``s3://bucket/photos``) and not a path on this machine."""
+    return isinstance(place, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place) is not None
+
+
 def sha256_bytes(data: bytes) -> str:
     """Hexadecimal SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
@@ -26,10 +32,15 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+        return sha256_stream(file)
+
+
+def sha256_stream(file: IO[bytes]) -> str:
+    """Hexadecimal SHA-256 of what is left of an open file."""
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()
 
 

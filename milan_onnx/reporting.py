@@ -24,7 +24,7 @@ from milan_onnx.labels import (
     write_report,
 )
 from milan_onnx.markdown import safe, table
-from milan_onnx.probe import ExemplarImages, ProbeSet, frames, open_probe
+from milan_onnx.probe import ExemplarImages, ProbeSet, absent, frames, open_probe
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.run import Run
 
@@ -33,7 +33,7 @@ MOST = 5
 
 
 def write_run_report(
-    path: Path, run: Run, say: Reporter | None = None, *, images: Path | None = None
+    path: Path, run: Run, say: Reporter | None = None, *, images: str | Path | None = None
 ) -> ReportSize:
     """Write the report of a run as one HTML file.
 
@@ -88,14 +88,14 @@ def _damaged_manifest(run: Run, error: Exception) -> RunError:
     )
 
 
-def run_probe(run: Run, images: Path | None) -> ProbeSet:
+def run_probe(run: Run, images: str | Path | None) -> ProbeSet:
     """The photos of a run. Raises RunError where they have moved or are others."""
     if "generator" in run.manifest["environment"]:
         return recorded_images(run.manifest)
     source = run.manifest["environment"]["images"]
     synthetic = source.startswith("synthetic:") and images is None
-    place = None if synthetic else (images or Path(source))
-    if place is not None and not place.exists():
+    place = None if synthetic else (images or source)
+    if place is not None and absent(place):
         raise RunError(
             f"the photos of this run are not at {place}", hint="say where they are with --images"
         )
@@ -111,9 +111,9 @@ def run_probe(run: Run, images: Path | None) -> ProbeSet:
     return probe
 
 
-def _open(run: Run, place: Path | None, images: Path | None) -> ProbeSet:
+def _open(run: Run, place: str | Path | None, images: str | Path | None) -> ProbeSet:
     if place is not None and images is None and run.manifest["probe"].get("from_exemplars"):
-        return ExemplarImages(place)
+        return ExemplarImages(Path(place))
     options = run.manifest["options"]
     return open_probe(
         place,

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from milan_onnx.choice import Choice
 from milan_onnx.errors import BadInput, ProbeError
 from milan_onnx.files import sha256_bytes
-from milan_onnx.probe import PickedProbe, ProbeSet, Unusable, evenly, listed_files, open_probe
+from milan_onnx.probe import (
+    PickedProbe,
+    ProbeSet,
+    Unusable,
+    evenly,
+    listed_files,
+    listed_text,
+    open_probe,
+)
 
 Ids = NDArray[np.int64]
 COLUMNS = {"image": ("image", "path", "file", "filename"), "class": ("class", "label", "target")}
@@ -78,7 +86,7 @@ class LabelledImages:
 
 
 def open_labelled(
-    source: Path, outputs: int, classes: Path | None = None, *, limit: int | None = None
+    source: str | Path, outputs: int, classes: Path | None = None, *, limit: int | None = None
 ) -> LabelledImages:
     """Labelled images for a model of so many outputs.
 
@@ -86,7 +94,9 @@ def open_labelled(
     only so many, evenly spaced. Raises ProbeError or BadInput where the classes do not match the
     outputs, naming them.
     """
-    probe, said = _read_csv(source) if source.suffix.lower() == ".csv" else _read_folder(source)
+    probe, said = (
+        _read_csv(source) if str(source).lower().endswith(".csv") else _read_folder(source)
+    )
     names = sorted(set(said))
     listed = read_class_names(classes, outputs) if classes else None
     chosen, places = _match(names, outputs, listed, source)
@@ -118,7 +128,7 @@ def read_class_names(path: Path, outputs: int) -> list[str]:
 
 
 def _match(
-    names: Sequence[str], outputs: int, listed: Sequence[str] | None, source: Path
+    names: Sequence[str], outputs: int, listed: Sequence[str] | None, source: str | Path
 ) -> tuple[Choice[str], list[int]]:
     """How classes become outputs, and the output of each class."""
     found = f"{len(names)} classes"
@@ -140,7 +150,7 @@ def _match(
     return Choice(found, "in alphabetical order, as many as outputs"), list(range(outputs))
 
 
-def _read_folder(source: Path) -> tuple[ProbeSet, list[str]]:
+def _read_folder(source: str | Path) -> tuple[ProbeSet, list[str]]:
     """Photos, and the class folder of each."""
     probe = open_probe(source)
     loose = [name for name in probe.names if "/" not in name]
@@ -152,21 +162,16 @@ def _read_folder(source: Path) -> tuple[ProbeSet, list[str]]:
     return probe, [name.split("/")[0] for name in probe.names]
 
 
-def _read_csv(source: Path) -> tuple[ProbeSet, list[str]]:
+def _read_csv(source: str | Path) -> tuple[ProbeSet, list[str]]:
     """Photos, and the class of each."""
     rows = list(_rows(source))
     paths = [path for path, _ in rows]
     return listed_files(source, paths), [name for _, name in rows]
 
 
-def _rows(source: Path) -> Iterator[tuple[tuple[int, str], str]]:
+def _rows(source: str | Path) -> Iterator[tuple[tuple[int, str], str]]:
     """Line number, path and class of each row."""
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ProbeError(f"cannot read {source}: {reason}", hint="check the file") from error
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(listed_text(source)))
     heads = {
         what: next((h for h in reader.fieldnames or () if h.strip().lower() in known), None)
         for what, known in COLUMNS.items()

@@ -33,7 +33,7 @@ UNITS = 64
 class Scoring:
     """Where a run's photos and captioner are, and on what to score."""
 
-    images: Path | None = None
+    images: str | Path | None = None
     """The run's photos, where they have moved."""
 
     bundle: Path | None = None

@@ -10,13 +10,13 @@ import click
 
 from milan_onnx.cli.describe import options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console
+from milan_onnx.cli.say import PATH, PLACE, console
 
 IMPORTANCE = [
     click.option(
         "--images",
         "-i",
-        type=PATH,
+        type=PLACE,
         help="Labelled images (class folders, or a CSV of image and class): accuracy as "
         "units are ablated by what their descriptions are.",
     ),

@@ -22,7 +22,7 @@ from milan_onnx.cli.exemplars import describe_exemplars
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.labels import labels
 from milan_onnx.cli.merge import merge
-from milan_onnx.cli.say import PATH, console, name_results
+from milan_onnx.cli.say import PATH, PLACE, console, name_results
 from milan_onnx.cli.selftest import selftest
 from milan_onnx.cli.summary import summary
 from milan_onnx.cli.train import export, train
@@ -81,10 +81,10 @@ def layers(model: Path, as_json: bool, inputs: tuple[str, ...]) -> None:
 @app.command(short_help="Write the HTML report of a run.")
 @click.argument("run", type=PATH)
 @click.option("--out", "-o", type=PATH, help="The file; by default report.html in the run.")
-@click.option("--images", "-i", type=PATH, help="The photos, where they have moved since.")
+@click.option("--images", "-i", type=PLACE, help="The photos, where they have moved since.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only errors.")
 @guarded
-def report(run: Path, out: Path | None, images: Path | None, quiet: bool) -> None:
+def report(run: Path, out: Path | None, images: str | Path | None, quiet: bool) -> None:
     """Write the HTML report of RUN, a folder that describe wrote, and print its path."""
     from milan_onnx.reporting import write_run_report
     from milan_onnx.run import REPORT, load_run

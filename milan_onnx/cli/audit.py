@@ -10,7 +10,7 @@ import click
 
 from milan_onnx.cli.describe import default_out, options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console, name_results
+from milan_onnx.cli.say import PATH, PLACE, console, name_results
 
 POLICY = [
     click.option("--policy", type=PATH, help="The policy, TOML; by default the one that ships."),
@@ -43,7 +43,7 @@ MODEL = [
 ]
 BOTH = [
     click.option(
-        "--images", "-i", type=PATH, help="Of a RUN: its photos, where they moved; else photos."
+        "--images", "-i", type=PLACE, help="Of a RUN: its photos, where they moved; else photos."
     ),
     click.option("--bundle", type=PATH, help="Captioner; by default RUN's, or the built-in one."),
     click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),

@@ -12,7 +12,7 @@ from milan_onnx.cli.baseline import BASELINE, read_baseline
 from milan_onnx.cli.cache import CACHE, open_cache
 from milan_onnx.cli.cache import cache as cache_commands
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console, name_results
+from milan_onnx.cli.say import PATH, PLACE, console, name_results
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -52,8 +52,9 @@ PHOTOS = [
     click.option(
         "--images",
         "-i",
-        type=PATH,
-        help="Folder, list file, zip or tar of photos; by default the built-in synthetic set.",
+        type=PLACE,
+        help="Folder, list file, zip, tar or parquet file of photos, or its address (s3://...); "
+        "by default the built-in synthetic set.",
     ),
     click.option("--limit", type=int, help="Use only so many of them, evenly spaced."),
     click.option("--synthetic", default=1000, help="Images of the built-in set."),

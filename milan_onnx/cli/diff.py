@@ -10,7 +10,7 @@ import click
 
 from milan_onnx.cli.describe import options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console
+from milan_onnx.cli.say import PATH, PLACE, console
 
 HOW = [
     click.option(
@@ -53,7 +53,7 @@ RESULT = [
     click.option("--markdown", type=PATH, help="Write tables for a pull request."),
     click.option("--html", type=PATH, help="Write one offline page, with photos."),
     click.option(
-        "--images", "-i", type=PATH, help="The photos of both runs for --html, if they have moved."
+        "--images", "-i", type=PLACE, help="The photos of both runs for --html, if they have moved."
     ),
     click.option("--quiet", "-q", is_flag=True, help="Say only errors."),
 ]

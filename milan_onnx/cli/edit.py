@@ -10,7 +10,7 @@ import click
 
 from milan_onnx.cli.describe import options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console
+from milan_onnx.cli.say import PATH, PLACE, console
 
 WHICH = [
     click.option("--run", type=PATH, help="The run that describes MODEL's units."),
@@ -29,7 +29,7 @@ WHICH = [
         help="Units in which these words stand out, whatever their description says; repeatable.",
     ),
     click.option("--false-alarms", default=0.01, help="Share of other units that may stand out."),
-    click.option("--probe", type=PATH, help="The run's photos, where they have moved."),
+    click.option("--probe", type=PLACE, help="The run's photos, where they have moved."),
     click.option("--bundle", type=PATH, help="The run's captioner, where it has moved."),
     click.option(
         "--units",
@@ -44,12 +44,12 @@ HOW_MANY = [
     click.option(
         "--images",
         "-i",
-        type=PATH,
+        type=PLACE,
         help="Labelled images (a folder of class folders, or a CSV of image and class): how many "
         "units are ablated is chosen on one part of them and judged on the other.",
     ),
     click.option(
-        "--adversarial", type=PATH, help="Labelled images on which MODEL shall become better."
+        "--adversarial", type=PLACE, help="Labelled images on which MODEL shall become better."
     ),
     click.option("--classes", type=PATH, help="Names of the outputs in order, a name a line."),
     click.option("--limit", type=int, help="Use only so many images of each set."),

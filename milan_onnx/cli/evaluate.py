@@ -10,7 +10,7 @@ import click
 
 from milan_onnx.cli.describe import options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console
+from milan_onnx.cli.say import PATH, PLACE, console
 
 VIRTUAL = [
     click.option("--virtual", type=PATH, help="Judge a bundle on this folder of labelled photos."),
@@ -25,7 +25,7 @@ RUNS = [
         "--layer", "-l", "layers", multiple=True, help="Layer to judge; may be given often."
     ),
     click.option("--regions", type=PATH, help="Folder that labels RUN's photos: NetDissect's row."),
-    click.option("--images", "-i", type=PATH, help="RUN's photos, where they have moved."),
+    click.option("--images", "-i", type=PLACE, help="RUN's photos, where they have moved."),
     click.option(
         "--metric",
         "metrics",

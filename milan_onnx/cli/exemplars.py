@@ -9,7 +9,7 @@ import click
 
 from milan_onnx.cli.describe import RESULT, SEARCH, options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console, name_results
+from milan_onnx.cli.say import PATH, PLACE, console, name_results
 
 MACHINE = [
     click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
@@ -19,7 +19,7 @@ IMAGES = [
     click.option(
         "--images",
         "-i",
-        type=PATH,
+        type=PLACE,
         help="The dataset that ids.csv numbers, where FOLDER holds no images.npy.",
     ),
 ]

@@ -35,7 +35,7 @@ from milan_onnx.cli.describe import describe, describe_model, settings
 from milan_onnx.cli.guard import INTERRUPTED, end, failure
 from milan_onnx.cli.table import print_table
 from milan_onnx.errors import BadInput, UsageError
-from milan_onnx.files import write_csv, write_json
+from milan_onnx.files import is_url, write_csv, write_json
 
 TOP = ("defaults", "model", "out")
 OWN = ("layers", "name", "path")
@@ -286,7 +286,8 @@ class _Section:
                 self.problems.append(f"{self._where}: {key} has a value of the wrong kind")
                 return
             is_path = isinstance(option.type, click.Path)
-            yield f"--{key}={self._base / str(part) if is_path else part}"
+            here = is_path and not is_url(part)
+            yield f"--{key}={self._base / str(part) if here else part}"
 
     def _parse(self, arguments: list[str]) -> dict[str, Any]:
         """Options as the command has them; its refusals are problems."""

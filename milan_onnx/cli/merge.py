@@ -9,11 +9,11 @@ import click
 
 from milan_onnx.cli.describe import FILES, RESULT, options
 from milan_onnx.cli.guard import guarded
-from milan_onnx.cli.say import PATH, console, name_results
+from milan_onnx.cli.say import PATH, PLACE, console, name_results
 
 MOVED = [
     click.option("--model", type=PATH, help="Where the model is, if it has moved."),
-    click.option("--images", "-i", help="Where the photos are, if they have moved."),
+    click.option("--images", "-i", type=PLACE, help="Where the photos are, if they moved."),
     click.option("--bundle", type=PATH, help="Where the captioner is, if it has moved."),
 ]
 MACHINE = [

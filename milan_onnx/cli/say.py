@@ -10,6 +10,18 @@ import click
 PATH = click.Path(path_type=Path)
 
 
+class _Place(click.Path):
+    """A path, or the address of photos in object storage, which a Path would spoil."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from milan_onnx.files import is_url
+
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
+PLACE = _Place(path_type=Path)
+
+
 def console(quiet: bool) -> Any:
     """Where a command says what it does: stderr, or nowhere."""
     from milan_onnx.progress import Console, Quiet

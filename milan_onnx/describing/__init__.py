@@ -52,7 +52,8 @@ def describe(
     """Describe the units of layers of an ONNX model.
 
     ``layers``: names, module paths or globs (None: the deepest layer with positions). ``images``: a
-    folder, list file, zip or tar of photos (None: the built-in synthetic set). ``out``: the run's
+    folder, list file, zip, tar or parquet file of photos, or the address of one
+    (`milan_onnx.open_probe`; None: the built-in synthetic set). ``out``: the run's
     folder (None: nothing is written). ``bundle``: another captioner. ``on_label`` is called with
     each label once it is complete: as they come, or with validity at the end. ``cache``: where a
     run that was made before is found, and this one is kept (None: nowhere). ``cluster``: do

@@ -59,9 +59,9 @@ def describe_folder(
     """
     options, say = options or DescribeOptions(), reporter or Silent()
     options.check()
-    photos, captioner = Path(images) if images else None, Path(bundle) if bundle else None
+    captioner = Path(bundle) if bundle else None
     with staged_folder(Path(out), overwrite=options.overwrite, marker=MANIFEST) as staged:
-        run = _describe(Path(folder), photos, captioner, options, say, on_label)
+        run = _describe(Path(folder), images or None, captioner, options, say, on_label)
         save_run(staged, run)
         if options.report:
             write_run_report(staged / REPORT, run, say)
@@ -70,7 +70,7 @@ def describe_folder(
 
 def _describe(
     folder: Path,
-    images: Path | None,
+    images: str | Path | None,
     bundle: Path | None,
     options: DescribeOptions,
     say: Reporter,
@@ -132,7 +132,7 @@ def _layer(place: Path, found: ExemplarArrays, layers: int) -> LayerExemplars:
 
 
 def _images(
-    folder: Path, images: Path | None, arrays: Sequence[ExemplarArrays], say: Reporter
+    folder: Path, images: str | Path | None, arrays: Sequence[ExemplarArrays], say: Reporter
 ) -> tuple[ProbeSet, Geometry]:
     side = arrays[0].masks.shape[-1]
     if any(found.masks.shape[-1] != side for found in arrays):

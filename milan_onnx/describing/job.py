@@ -117,7 +117,7 @@ def prepare(
     say: Reporter,
 ) -> Job:
     """Read and choose everything, saying each choice. Raises as `milan_onnx.describe` does."""
-    model, images = Path(model), Path(images) if images else None
+    model, images = Path(model), images or None
     files = _generator_files(model, images, options)
     subject, numbers = (
         (load(model, fixed_inputs=options.inputs), None) if not files else files.load()
@@ -162,7 +162,7 @@ class _Seen:
 
 
 def _photos(
-    subject: Subject, images: Path | None, options: DescribeOptions, say: Reporter
+    subject: Subject, images: str | Path | None, options: DescribeOptions, say: Reporter
 ) -> _Seen:
     probe = _open_probe(images, options, say)
     found = choose_preprocessing(subject, **options.preprocessing)
@@ -171,7 +171,7 @@ def _photos(
 
 
 def _generator_files(
-    model: Path, images: Path | None, options: DescribeOptions
+    model: Path, images: str | Path | None, options: DescribeOptions
 ) -> GeneratorFiles | None:
     """What makes images; None where the model takes photos. Raises UsageError for both."""
     alone = {"classes": options.classes, "image-output": options.image_output}
@@ -271,7 +271,7 @@ def _deepest_spatial(layers: Sequence[Layer]) -> Layer:
     return layers[-1]
 
 
-def _open_probe(images: Path | None, options: DescribeOptions, say: Reporter) -> ProbeSet:
+def _open_probe(images: str | Path | None, options: DescribeOptions, say: Reporter) -> ProbeSet:
     probe = open_probe(images, limit=options.limit, synthetic=options.synthetic, seed=options.seed)
     why = "--images" if images is not None else "no --images; give your own photos for real labels"
     say.choice("probe images", Choice(f"{probe.name}, {len(probe)} images", why))

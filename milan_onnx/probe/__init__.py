@@ -5,7 +5,7 @@ from milan_onnx.probe.checksum import Checksum
 from milan_onnx.probe.decode import Decoded, Unusable, decode
 from milan_onnx.probe.exemplars import ExemplarImages
 from milan_onnx.probe.exemplars import numbers as exemplar_numbers
-from milan_onnx.probe.files import listed_files
+from milan_onnx.probe.files import listed_files, listed_text
 from milan_onnx.probe.loader import (
     Batch,
     Converted,
@@ -18,7 +18,7 @@ from milan_onnx.probe.loader import (
     nothing_usable,
     probe_digest,
 )
-from milan_onnx.probe.sources import open_probe
+from milan_onnx.probe.sources import absent, open_probe
 from milan_onnx.probe.synthetic import SyntheticProbe
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Skipped",
     "SyntheticProbe",
     "Unusable",
+    "absent",
     "decode",
     "default_workers",
     "describe_skips",
@@ -42,6 +43,7 @@ __all__ = [
     "exemplar_numbers",
     "frames",
     "listed_files",
+    "listed_text",
     "listing_digest",
     "nothing_usable",
     "open_probe",

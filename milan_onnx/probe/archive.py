@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+import struct
 import tarfile
 import threading
 import zipfile
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from milan_onnx.errors import ProbeError
-from milan_onnx.files import sha256_file
+from milan_onnx.files import sha256_file, sha256_stream
 from milan_onnx.probe.base import MAX_BYTES, ProbeSet, clean_name, is_image_name, too_large
 from milan_onnx.probe.decode import Unusable
+from milan_onnx.probe.stored import Stored
 
 # What reading a hostile or damaged archive raises.
 DAMAGE = (
@@ -34,32 +37,30 @@ DAMAGE = (
     NotImplementedError,
 )
 
-OPENERS: dict[str, Callable[..., object]] = {
-    "": open,
-    "gz": gzip.open,
-    "bz2": bz2.open,
-    "xz": lzma.open,
-}
+OPENERS: dict[str, Callable[..., object]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 CACHE_BYTES = 64 << 20
 
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Of a zip's member: signature, lengths of its name and of what else comes before its bytes."""
+
 
 class ZipProbe(ProbeSet):
-    """Photos in a zip file; every thread reads through its own handle."""
+    """Photos in a zip file: a member is read at its place, header and bytes at once."""
 
-    def __init__(self, path: Path) -> None:
-        self.name = f"archive {path}"
-        self.source = str(path)
-        self._path = path
-        self._local = threading.local()
+    def __init__(self, file: Stored) -> None:
+        self.name = f"archive {file}"
+        self.source = str(file)
+        self._file = file.sized()
+        self.waits = file.waits
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(self._file.opened()) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
         except DAMAGE as error:
-            raise _unreadable(path, error) from error
-        named = [(_inner_name(path, info.filename.replace("\\", "/")), info) for info in infos]
+            raise _unreadable(file, error) from error
+        named = [(_inner_name(file, info.filename.replace("\\", "/")), info) for info in infos]
         members = sorted((name, n) for n, (name, _) in enumerate(named) if is_image_name(name))
-        self._names = _some([name for name, _ in members], path, len(infos))
+        self._names = _some([name for name, _ in members], file, len(infos))
         self._infos = [named[n][1] for _, n in members]
 
     @property
@@ -68,28 +69,31 @@ class ZipProbe(ProbeSet):
 
     def read(self, index: int) -> bytes:
         info = self._infos[index]
-        if info.file_size > MAX_BYTES:
-            raise too_large(info.file_size)
+        size = max(info.file_size, info.compress_size)
+        if size > MAX_BYTES:
+            raise too_large(size)
         if info.flag_bits & 1:
             raise Unusable("encrypted in the archive")
         try:
+            packed = io.BytesIO(self._packed(info))
             # ZipExtFile stops at the size that the directory states, so a lie cannot grow.
-            return self._handle().read(info)
+            return zipfile.ZipExtFile(packed, "r", info).read()
         except DAMAGE as error:
             raise Unusable(f"damaged in the archive ({error})") from error
 
-    def _handle(self) -> zipfile.ZipFile:
-        handle: zipfile.ZipFile | None = getattr(self._local, "handle", None)
-        if handle is None:
-            handle = self._local.handle = zipfile.ZipFile(self._path)
-        return handle
-
-    def close(self) -> None:
-        """Close the calling thread's handle; those of ended threads close by themselves."""
-        handle: zipfile.ZipFile | None = getattr(self._local, "handle", None)
-        if handle is not None:
-            handle.close()
-            self._local.handle = None
+    def _packed(self, info: zipfile.ZipInfo) -> bytes:
+        """The member's bytes as they are in the file."""
+        # The directory's copy of what comes before them tells about how much to read.
+        head = LOCAL_HEADER.size + len(info.filename.encode()) + len(info.extra) + 64
+        data = self._file.part(info.header_offset, head + info.compress_size)
+        signature, *lengths = LOCAL_HEADER.unpack_from(data.ljust(LOCAL_HEADER.size, b"\0"))
+        if signature != b"PK\3\4":
+            raise zipfile.BadZipFile("Bad magic number for file header")
+        begin = LOCAL_HEADER.size + sum(lengths)
+        end = begin + info.compress_size
+        if len(data) < end:
+            data += self._file.part(info.header_offset + len(data), end - len(data))
+        return data[begin:end]
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,19 @@ class TarProbe(ProbeSet):
     order).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.name = f"archive {path}"
-        self.source = str(path)
-        self._path = path
+    def __init__(self, file: Stored) -> None:
+        self.name = f"archive {file}"
+        self.source = str(file)
+        self._file = file.sized()
+        self.waits = file.waits
         try:
-            self._compression = _compression(path)
+            self._compression = _compression(self._file.part(0, 6))
             members, others = self._list()
         except DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(file, error) from error
         # Members of a compressed file keep its order: sorted names could mean endless rewinding.
         self._members = sorted(members, key=_by_name) if not self._compression else members
-        self._names = _some([member.name for member in self._members], path, others)
+        self._names = _some([member.name for member in self._members], file, others)
         self._stream = _Stream(self._open, self._members) if self._compression else None
 
     @property
@@ -139,7 +144,11 @@ class TarProbe(ProbeSet):
         if member.size > MAX_BYTES:
             raise too_large(member.size)
         try:
-            data = self._stream.read(index) if self._stream else self._read_at(member)
+            data = (
+                self._stream.read(index)
+                if self._stream
+                else self._file.part(member.offset, member.size)
+            )
         except DAMAGE as error:
             raise Unusable(f"damaged in the archive ({error})") from error
         if len(data) != member.size:
@@ -157,21 +166,21 @@ class TarProbe(ProbeSet):
     @cached_property
     def _whole(self) -> str:
         try:
-            return sha256_file(self._path)
+            opened = self._file.opened()
+            return sha256_file(opened) if isinstance(opened, Path) else sha256_stream(opened)
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise _unreadable(self._file, error) from error
 
     def close(self) -> None:
         if self._stream:
             self._stream.close()
 
-    def _read_at(self, member: Member) -> bytes:
-        with self._open() as file:
-            file.seek(member.offset)
-            return file.read(member.size)
-
     def _open(self) -> IO[bytes]:
-        return cast(IO[bytes], OPENERS[self._compression](self._path, "rb"))
+        """The unpacked stream, to be closed."""
+        opened = self._file.opened()
+        if self._compression:
+            return cast(IO[bytes], OPENERS[self._compression](opened, "rb"))
+        return opened.open("rb") if isinstance(opened, Path) else opened
 
     def _list(self) -> tuple[list[Member], int]:
         members, others = [], 0
@@ -182,7 +191,7 @@ class TarProbe(ProbeSet):
             while (info := tar.next()) is not None:
                 # Links, devices and sparse files hold no photo that could be read at an offset.
                 plain = info.isreg() and not info.issparse()
-                name = _inner_name(self._path, info.name) if plain else ""
+                name = _inner_name(self._file, info.name) if plain else ""
                 if plain and is_image_name(name):
                     members.append(Member(name, info.offset_data, info.size))
                 elif not info.isdir():
@@ -269,38 +278,37 @@ def _by_name(member: Member) -> str:
     return member.name
 
 
-def _compression(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(6)
+def _compression(head: bytes) -> str:
+    """What a file is compressed by, from its first bytes; '' for nothing."""
     for magic, kind in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\0", "xz")):
         if head.startswith(magic):
             return kind
     return ""
 
 
-def _inner_name(path: Path, name: str) -> str:
+def _inner_name(file: Stored, name: str) -> str:
     """A member's name as a relative path; raises ProbeError for one that climbs out."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ProbeError(
-            f"the archive {path} holds a path that climbs out of it ({clean_name(name)})",
+            f"the archive {file} holds a path that climbs out of it ({clean_name(name)})",
             hint="do not trust it, or pack the photos again",
         )
     return clean_name("/".join(parts))
 
 
-def _some(names: list[str], path: Path, others: int) -> list[str]:
+def _some(names: list[str], file: Stored, others: int) -> list[str]:
     if not names:
         raise ProbeError(
-            f"the archive {path} holds no images ({others} other file{'' if others == 1 else 's'})",
+            f"the archive {file} holds no images ({others} other file{'' if others == 1 else 's'})",
             hint="photos are found by suffix: jpg, png, bmp, gif, webp, tif, ppm, pgm, pbm",
         )
     return names
 
 
-def _unreadable(path: Path, error: BaseException) -> ProbeError:
+def _unreadable(file: Stored, error: BaseException) -> ProbeError:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return ProbeError(
-        f"cannot read the archive {path}: {reason.lower()}",
+        f"cannot read the archive {file}: {reason.lower()}",
         hint="check that it is complete, or give the folder of photos",
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 from unicodedata import category
 
@@ -48,6 +50,12 @@ class ProbeSet(ABC):
 
     source: str
     """For the manifest: the path as it was given, or 'synthetic:1000:seed0'."""
+
+    waits: bool = False
+    """Whether reading waits for another machine: then more threads than processors are worth it."""
+
+    streamed: bool = False
+    """Whether images are cheap to read in their order only."""
 
     @property
     @abstractmethod
@@ -108,6 +116,7 @@ class PickedProbe(ProbeSet):
         self._names = [probe.names[i] for i in self._indices]
         self.name = f"{probe.name} ({len(self._indices)} of {len(probe)} images, {how})"
         self.source = probe.source
+        self.waits, self.streamed = probe.waits, probe.streamed
 
     @property
     def names(self) -> Sequence[str]:
@@ -136,31 +145,40 @@ class JoinedProbe(ProbeSet):
     """Several probe sets one after another (the shards of a WebDataset)."""
 
     def __init__(self, probes: Sequence[ProbeSet], prefixes: Sequence[str], source: str) -> None:
+        """``prefixes`` go before the names of each set; '' before names that need none."""
         self._probes = list(probes)
-        self._where = [(p, i) for p in self._probes for i in range(len(p))]
+        self._ends = list(accumulate(len(probe) for probe in self._probes))
         self._names = [
-            f"{prefix}/{name}"
+            f"{prefix}/{name}" if prefix else name
             for prefix, probe in zip(prefixes, self._probes, strict=True)
             for name in probe.names
         ]
         self.name = f"{len(self._probes)} shards {source}"
         self.source = source
+        self.waits = any(probe.waits for probe in self._probes)
+        self.streamed = any(probe.streamed for probe in self._probes)
 
     @property
     def names(self) -> Sequence[str]:
         return self._names
 
     def read(self, index: int) -> bytes:
-        probe, inner = self._where[index]
+        probe, inner = self._where(index)
         return probe.read(inner)
 
     def digest(self, index: int) -> str:
-        probe, inner = self._where[index]
+        probe, inner = self._where(index)
         return probe.digest(inner)
 
     def close(self) -> None:
         for probe in self._probes:
             probe.close()
+
+    def _where(self, index: int) -> tuple[ProbeSet, int]:
+        """The set that holds an image, and its number there."""
+        place = bisect_right(self._ends, index)
+        probe = self._probes[place]
+        return probe, index - self._ends[place] + len(probe)
 
 
 def is_image_name(name: str) -> bool:

@@ -19,6 +19,8 @@ from milan_onnx.probe.checksum import Checksum
 from milan_onnx.probe.decode import Unusable
 
 MAX_WORKERS = 8
+READERS = 16
+"""Threads of a set that waits for another machine, at least."""
 BLOCK = 64
 """Photos that a thread hashes at a time: to hand out each by itself costs as much as to hash it."""
 
@@ -103,7 +105,8 @@ class Loader:
     """Frames in a batch."""
 
     workers: int | None = field(default=None, kw_only=True)
-    """Decoding threads; None: one for each core that this process may use, at most 8."""
+    """Decoding threads; None: one for each core that this process may use, at most 8. A set in
+    object storage has 16 at least, which mostly wait."""
 
     ids: Sequence[int] | None = field(default=None, kw_only=True)
     """The images to load, in ascending order; None: all."""
@@ -168,7 +171,7 @@ class _Pipeline:
     def __init__(
         self, probe: ProbeSet, ids: Sequence[int], geometry: Geometry, workers: int | None
     ) -> None:
-        self.workers = workers or default_workers()
+        self.workers = _threads(probe, workers)
         self._probe = probe
         self._geometry = geometry
         self._waiting = iter(ids)
@@ -212,6 +215,10 @@ def _outcome(probe: ProbeSet, index: int, geometry: Geometry) -> Outcome:
     return Outcome(index, geometry.frame(loaded.image), loaded.converted, loaded.digest)
 
 
+def _threads(probe: ProbeSet, workers: int | None) -> int:
+    return max(workers or default_workers(), READERS if probe.waits else 1)
+
+
 def default_workers() -> int:
     """A thread for each core that this process may use, at most 8."""
     return min(MAX_WORKERS, processors())
@@ -252,7 +259,8 @@ def listing_digest(
     """
     ids = range(len(probe)) if ids is None else ids
     blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
-    with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="milan-hash") as pool:
+    threads = 1 if probe.streamed else _threads(probe, workers)
+    with ThreadPoolExecutor(threads, thread_name_prefix="milan-hash") as pool:
         parts = pool.map(lambda block: [_listed_digest(probe, i) for i in block], blocks)
         digests = [digest for part in parts for digest in part]
     probe.close()

@@ -108,7 +108,7 @@ def write_page(path: Path, found: RunDiff, pictures: tuple[Pictures, Pictures]) 
 
 
 def draw_pictures(
-    runs: tuple[Run, Run], found: RunDiff, images: Path | None, say: Reporter
+    runs: tuple[Run, Run], found: RunDiff, images: str | Path | None, say: Reporter
 ) -> tuple[Pictures, Pictures]:
     """The photos of the units that changed, where the runs' photos are still there."""
     ranked = most_telling(found)[:PICTURED]
@@ -117,7 +117,7 @@ def draw_pictures(
     return _drawn(runs[0], before, images, say), _drawn(runs[1], after, images, say)
 
 
-def _drawn(run: Run, units: Sequence[Shown], images: Path | None, say: Reporter) -> Pictures:
+def _drawn(run: Run, units: Sequence[Shown], images: str | Path | None, say: Reporter) -> Pictures:
     """Each unit's best exemplars, bright where it is excited and dim elsewhere."""
     if not units:
         return {}
@@ -130,7 +130,7 @@ def _drawn(run: Run, units: Sequence[Shown], images: Path | None, say: Reporter)
         return {}
 
 
-def _draw(run: Run, units: Sequence[Shown], images: Path | None) -> Pictures:
+def _draw(run: Run, units: Sequence[Shown], images: str | Path | None) -> Pictures:
     probe, geometry, fade = run_probe(run, images), run_geometry(run), masks_fade(run)
     height, width = geometry.size
     scale = SIDE / max(height, width)

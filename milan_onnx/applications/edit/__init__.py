@@ -61,7 +61,7 @@ class EditOptions:
     false_alarms: float = 0.01
     """Share of units without them in which phrases may stand out all the same."""
 
-    probe: Path | None = None
+    probe: str | Path | None = None
     """The run's photos, where they have moved and phrases are scored."""
 
     bundle: Path | None = None
@@ -76,10 +76,10 @@ class EditOptions:
     set_to: Literal["zero", "mean"] = "zero"
     """What units are set to: 0, or their mean activation over the run's photos."""
 
-    images: Path | None = None
+    images: str | Path | None = None
     """Labelled images, as class folders or CSV; None: all selected units are ablated, unjudged."""
 
-    adversarial: Path | None = None
+    adversarial: str | Path | None = None
     """Labelled images on which the model is to become better."""
 
     classes: Path | None = None

@@ -48,7 +48,7 @@ class RunOptions:
     layers: tuple[str, ...] = ()
     """Layers to judge, by tensor, node or module; none: all that the truth is about."""
 
-    images: Path | None = None
+    images: str | Path | None = None
     """The run's photos, where they have moved."""
 
     bundle: Path | None = None

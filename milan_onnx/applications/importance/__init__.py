@@ -41,7 +41,7 @@ Values = NDArray[np.float64]
 class ImportanceOptions:
     """How importance is measured."""
 
-    images: Path
+    images: str | Path
     """Labelled images: class folders or CSV."""
 
     model: Path | None = None
