@@ -22,6 +22,7 @@ from milan_onnx.errors import ProbeError
 from milan_onnx.files import sha256_file, sha256_stream
 from milan_onnx.probe.base import MAX_BYTES, ProbeSet, clean_name, is_image_name, too_large
 from milan_onnx.probe.decode import Unusable
+from milan_onnx.probe.headers import entries
 from milan_onnx.probe.stored import Stored
 
 # What reading a hostile or damaged archive raises.
@@ -184,20 +185,13 @@ class TarProbe(ProbeSet):
 
     def _list(self) -> tuple[list[Member], int]:
         members, others = [], 0
-        with (
-            self._open() as raw,
-            tarfile.open(fileobj=cast(IO[bytes], _Bounded(raw)), mode="r:") as tar,
-        ):
-            while (info := tar.next()) is not None:
-                # Links, devices and sparse files hold no photo that could be read at an offset.
-                plain = info.isreg() and not info.issparse()
-                name = _inner_name(self._file, info.name) if plain else ""
-                if plain and is_image_name(name):
-                    members.append(Member(name, info.offset_data, info.size))
-                elif not info.isdir():
+        with self._open() as raw:
+            for entry in entries(raw):
+                name = _inner_name(self._file, entry.name) if entry.plain else ""
+                if entry.plain and is_image_name(name):
+                    members.append(Member(name, entry.offset, entry.size))
+                elif not entry.folder:
                     others += 1
-                # Otherwise tarfile keeps every header for as long as it is open.
-                tar.members = []  # type: ignore[attr-defined]
         return members, others
 
 
@@ -258,20 +252,6 @@ class _Stream:
         data = self._passed.pop(index)
         self._held -= len(data)
         return data
-
-
-class _Bounded:
-    """A file that refuses huge reads: tarfile believes the size in an extended header."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.seek = file.seek
-        self.tell = file.tell
-
-    def read(self, size: int) -> bytes:
-        if size < 0 or size > 1 << 24:
-            raise tarfile.ReadError("a header of more than 16 MiB")
-        return self._file.read(size)
 
 
 def _by_name(member: Member) -> str:

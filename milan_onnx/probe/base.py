@@ -20,6 +20,8 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 )
 
+ENDINGS = tuple(sorted(SUFFIXES))
+
 # Encoded bytes of one image; nothing larger is ever read into memory.
 MAX_BYTES = 256 << 20
 
@@ -186,11 +188,13 @@ def is_image_name(name: str) -> bool:
     parts = name.split("/")
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False
-    return any(parts[-1].lower().endswith(suffix) for suffix in SUFFIXES)
+    return parts[-1].lower().endswith(ENDINGS)
 
 
 def clean_name(name: str) -> str:
     """A file name as printable text, whatever bytes the disk or the archive holds."""
+    if name.isprintable():
+        return name
     # Control characters could steer a terminal; lone surrogates cannot be written as UTF-8.
     return "".join("\ufffd" if category(char) in ("Cc", "Cs") else char for char in name)
 

@@ -25,6 +25,9 @@ T = TypeVar("T")
 WAITS = (0.2, 0.8, 3.2)
 """Seconds before it is tried again, and again."""
 
+PATIENT = ("s3", "s3a", "gs", "gcs")
+"""Those whose packages try again by themselves; a wrong endpoint would take a minute."""
+
 LASTING = (
     FileNotFoundError,
     PermissionError,
@@ -110,6 +113,7 @@ class Store:
         self.scheme = url.split("://", 1)[0].lower()
         self.web = self.scheme in ("http", "https")
         self.waits = self.scheme != "memory"
+        self._waits = WAITS[:1] if self.scheme in PATIENT else WAITS
         try:
             self._files: Any = importlib.import_module("fsspec.core").url_to_fs(url)[0]
         except ImportError as error:
@@ -138,6 +142,8 @@ class Store:
         base, inside = url.rstrip("/"), f"{root}/"
         found = self._found(find, url)
         names = sorted(key[len(inside) :] for key in found if key.startswith(inside))
+        if not names:
+            raise ProbeError(f"there is nothing below {url}", hint="check the address")
         return [
             (name, RemoteFile(self, inside + name, f"{base}/{name}", found[inside + name]["size"]))
             for name in names
@@ -201,14 +207,15 @@ class Store:
 
         Raises FileNotFoundError, and ProbeError for anything else.
         """
-        for wait in (*WAITS, None):
+        for wait in (*self._waits, None):
             try:
                 return call()
-            except FileNotFoundError:
-                raise
-            except Exception as error:  # each storage has errors of its own
+            except Exception as raised:  # each storage has errors of its own
+                error = _cause(raised) if self.web else raised
+                if isinstance(error, FileNotFoundError):
+                    raise error from raised
                 if wait is None or _lasts(error):
-                    raise _failure(url, self.scheme, error) from error
+                    raise _failure(url, self.scheme, error) from raised
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
@@ -295,6 +302,14 @@ def _extra_missing(scheme: str, error: ImportError) -> ExtraMissing:
         f"photos at {scheme}:// need {found}, which is not installed",
         hint="pip install 'milan-onnx[cpu,ray]'",
     )
+
+
+def _cause(error: Exception) -> Exception:
+    """fsspec calls everything that happens to an address of the web a file that is not there."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        return cause
+    return error
 
 
 def _lasts(error: Exception) -> bool:

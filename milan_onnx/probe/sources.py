@@ -16,7 +16,7 @@ from milan_onnx.errors import ProbeError, UsageError
 from milan_onnx.files import is_url
 from milan_onnx.probe.archive import TarProbe, ZipProbe
 from milan_onnx.probe.base import (
-    SUFFIXES,
+    ENDINGS,
     JoinedProbe,
     PickedProbe,
     ProbeSet,
@@ -37,7 +37,7 @@ OPENERS: tuple[tuple[tuple[str, ...], Callable[[Stored], ProbeSet]], ...] = (
     ((".txt", ".lst", ".csv"), open_list),
 )
 
-FILES = (".parquet", *chain.from_iterable(suffixes for suffixes, _ in OPENERS), *sorted(SUFFIXES))
+FILES = (".parquet", *chain.from_iterable(suffixes for suffixes, _ in OPENERS), *ENDINGS)
 """How addresses end that are no folders."""
 
 MAX_SHARDS = 10_000
@@ -175,7 +175,7 @@ def _open_file(file: Stored, column: str | None, within: str) -> ProbeSet:
     for suffixes, opener in OPENERS:
         if lower.endswith(suffixes):
             return opener(file)
-    what = "is one image" if lower.endswith(tuple(SUFFIXES)) else "is not a known kind of file"
+    what = "is one image" if lower.endswith(ENDINGS) else "is not a known kind of file"
     raise ProbeError(
         f"the probe images {file}: this {what}",
         hint="give a folder, a list of paths (.txt), a zip, a tar or a parquet file of photos",
