@@ -151,7 +151,9 @@ class ParquetProbe(ProbeSet):
 
     def _opened(self) -> Any:
         try:
-            return self._parquet.ParquetFile(self._file.opened(), buffer_size=BUFFER)
+            # Otherwise a row group is held whole.
+            opened = self._file.opened()
+            return self._parquet.ParquetFile(opened, pre_buffer=False, buffer_size=BUFFER)
         except MilanError:
             raise
         except Exception as error:

@@ -38,6 +38,7 @@ LASTING = (
     ValueError,
 )
 """What asking again does not mend."""
+GONE = (404, 410)
 BUSY = (408, 425, 429)
 """Of the replies 400 to 499, those that time mends."""
 
@@ -155,7 +156,11 @@ class Store:
             return b""
 
         def get() -> bytes:
-            data = bytes(self._files.cat_file(file.key, start=start, end=start + size))
+            if self.web:
+                headers = {"Range": f"bytes={start}-{start + size - 1}"}
+                data = self._bounded(file, size + 1, headers=headers)
+            else:
+                data = bytes(self._files.cat_file(file.key, start=start, end=start + size))
             if len(data) != size:
                 raise OSError(f"{len(data)} bytes came instead of {size}")
             return data
@@ -165,16 +170,7 @@ class Store:
     def stream(self, file: RemoteFile) -> bytes:
         """All bytes of a file whose size no listing told; no more than the limit is ever held."""
 
-        def get() -> bytes:
-            more = {"block_size": 0} if self.web else {}
-            with self._files.open(file.key, "rb", **more) as opened:
-                parts, left = [], MAX_BYTES + 1
-                while left > 0 and (part := opened.read(left)):
-                    parts.append(part)
-                    left -= len(part)
-            return b"".join(parts)
-
-        data = self._tried(get, file.url)
+        data = self._tried(lambda: self._bounded(file, MAX_BYTES + 1), file.url)
         if len(data) > MAX_BYTES:
             raise too_large(len(data))
         return data
@@ -182,13 +178,24 @@ class Store:
     def size(self, file: RemoteFile) -> int:
         """Bytes of a file that parts are read of. Raises ProbeError where that cannot be."""
         info = self._found(lambda: self._files.info(file.key), file.url)
-        size = info.get("size")
-        whole = self.web and not info.get("partial")
-        if info.get("type") == "directory" or not isinstance(size, int) or whole:
+        size, parts = info.get("size"), info.get("partial", True)
+        if info.get("type") == "directory" or not isinstance(size, int) or not parts:
             raise ProbeError(
                 f"cannot read {file.url}: no parts of it can be asked for", hint="copy it here"
             )
         return size
+
+    def _bounded(self, file: RemoteFile, limit: int, **more: Any) -> bytes:
+        """At most ``limit`` bytes, of a server that may send without end."""
+        if self.web:
+            # A stream; and that its size is told spares a question.
+            more |= {"block_size": 0, "size": 1}
+        with self._files.open(file.key, "rb", **more) as opened:
+            parts, left = [], limit
+            while left > 0 and (part := opened.read(left)):
+                parts.append(part)
+                left -= len(part)
+        return b"".join(parts)
 
     def _key(self, url: str) -> str:
         return str(self._files._strip_protocol(url))
@@ -307,9 +314,9 @@ def _extra_missing(scheme: str, error: ImportError) -> ExtraMissing:
 def _cause(error: Exception) -> Exception:
     """fsspec calls everything that happens to an address of the web a file that is not there."""
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
-        return cause
-    return error
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    return error if getattr(cause, "status", None) in GONE else cause
 
 
 def _lasts(error: Exception) -> bool:
