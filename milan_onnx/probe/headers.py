@@ -52,6 +52,8 @@ def entries(file: IO[bytes]) -> Iterator[Entry]:
                 entry = _odd(tar, at)
                 if entry is None:
                     return
+                if tar.offset <= at:  # a size below zero, which tarfile believes
+                    raise tarfile.ReadError("a header that leads back")
                 at = tar.offset
             else:
                 at = entry.offset + _blocks(entry.size)

@@ -29,6 +29,8 @@ NAMES = ("__key__", "path", "file_name", "filename", "file", "name", "image_path
 ROWS = 4
 """Images decoded at once: all that a hostile dictionary page can multiply."""
 NAME_ROWS = 512
+MOST_ROWS = 20_000_000
+"""Of one file: a footer may claim any number."""
 LONGEST = 1000
 """Characters of a name; what is longer is no name."""
 NEAR = 64
@@ -130,7 +132,7 @@ class ParquetProbe(ProbeSet):
 
     def _advance(self) -> bytes | int | None:
         assert self._rows is not None
-        data = next(self._rows)
+        data = next(self._rows, None)
         self._next += 1
         return data
 
@@ -162,8 +164,11 @@ class ParquetProbe(ProbeSet):
     def _named(self, table: Any, columns: Columns, within: str) -> list[str]:
         """A name for each row."""
         count = sum(self._groups)
-        if not count:
-            raise ProbeError(f"the parquet file {self._file} holds no rows", hint="give another")
+        if not 0 < count <= MOST_ROWS:
+            raise ProbeError(
+                f"the parquet file {self._file} holds {count or 'no'} rows",
+                hint=f"give one of 1 to {MOST_ROWS}",
+            )
         found: list[str | None] = []
         for column in columns.names:
             found = self._texts(table, column)
