@@ -1,5 +1,6 @@
 # make demo    see it work: own .venv without torch, labels on the built-in images
-# make test    all tests: own .venv-dev, torch included (parity is tested against PyTorch)
+# make test    all tests, as many at once as processors: own .venv-dev, torch included, since parity
+#              is tested against PyTorch
 # make check   ruff and mypy
 # make bundle  train the default bundle again from DATA (hours), measure it, write its card
 PYTHON ?= python3.11
@@ -15,7 +16,7 @@ demo: .venv/.installed
 	.venv/bin/milan-onnx demo --out demo-run
 
 test: .venv-dev/.installed
-	.venv-dev/bin/python -m pytest $(ARGS)
+	.venv-dev/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: .venv-dev/.installed
 	.venv-dev/bin/ruff check .

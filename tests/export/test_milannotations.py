@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_features_are_cached_once_and_go_on(tmp_path: Path, monkeypatch) -> None
     data = Milannotations(tmp_path / "data", [NETWORK])
     torch.manual_seed(0)
     encoder = build_backbone("resnet18").encoder
-    cache, calls = FeatureCache(tmp_path / "c", data, encoder), []
+    cache, calls = FeatureCache(tmp_path / "c", data, encoder, exemplars=4), []
     work = data.exemplars
 
     def stop_after_four(unit):  # type: ignore[no-untyped-def]
@@ -168,10 +169,10 @@ def test_features_are_cached_once_and_go_on(tmp_path: Path, monkeypatch) -> None
         cache.filled()
     monkeypatch.setattr(data, "exemplars", work)
     lines: list[str] = []
-    again = FeatureCache(tmp_path / "c", data, encoder)
+    again = FeatureCache(tmp_path / "c", data, encoder, exemplars=4)
     again.fill(lines.append)
     assert lines[0] == "features: 4 of 11 units are cached" and "/s, " in lines[-1]
-    images, masks = data.exemplars(data.units[5])
+    images, masks = (array[:4] for array in data.exemplars(data.units[5]))
     frames = torch.nn.functional.interpolate(
         torch.from_numpy(images).permute(0, 3, 1, 2).float(), (224, 224)
     )
@@ -181,7 +182,7 @@ def test_features_are_cached_once_and_go_on(tmp_path: Path, monkeypatch) -> None
     np.testing.assert_array_equal(again.filled()[5], expected)
     other = build_backbone("resnet18").encoder
     with pytest.raises(UsageError, match="another encoder"):
-        FeatureCache(tmp_path / "c", data, other)
+        FeatureCache(tmp_path / "c", data, other, exemplars=4)
 
 
 RECIPE = """
@@ -191,6 +192,7 @@ version = "1"
 group = "alexnet/places365"
 backbone = "resnet18"
 held_out = 0.2
+exemplars = 4
 embedding = 8
 hidden = 12
 attention = 8
@@ -222,6 +224,7 @@ def test_a_captioner_is_trained_and_exported(tmp_path: Path) -> None:
     assert len(split["val"]) == 2 and len(split["train"]) == 9
     assert "9" not in made.manifest.name and load_bundle(tmp_path / "out")
     again = tmp_path / "again"
+    shutil.copytree(work, again, ignore=shutil.ignore_patterns("captioner*", "lm*"))
     train.train(str(recipe), tmp_path / "data", again)
     for name in ("captioner.pt", "lm.pt"):
         a, b = (torch.load(folder / name, weights_only=True) for folder in (work, again))
@@ -255,11 +258,12 @@ model = Captioner(CaptionerConfig(3904, encoding.spec.size, 128, 64, 64))
 parts = [Sentences.of(data.units, keys) for keys in (split.train, split.val[:50])]
 what = captioner_training(model, features, *parts, encoding, np.random.default_rng(0),
                           batch=64, penalty=1.0, length=15, recipe="x")
-train(what, LoopPlan(steps=20, batch=64, validate_every=10), root / "captioner.pt", print)
+train(what, LoopPlan(steps=6, batch=64, validate_every=3), root / "captioner.pt", print)
 print(opened, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 
 
+@pytest.mark.alone
 def test_twenty_thousand_units_open_at_once_and_fit_in_memory(tmp_path: Path) -> None:
     layers = {f"layer{i}": 2_500 for i in range(8)}
     write_network(tmp_path / "data", layers=layers, side=224, sparse=True)

@@ -15,6 +15,7 @@ from benchmarks.original.decoding import rerank  # noqa: E402
 from benchmarks.original.exemplars import Photos, find_exemplars  # noqa: E402
 from benchmarks.original.networks import FEATURES, load_decoder  # noqa: E402
 from benchmarks.original.sketches import RunningQuantile, RunningTopK  # noqa: E402
+from milan_onnx.bundle import Bundle  # noqa: E402
 from milan_onnx.exemplars import exemplar_masks  # noqa: E402
 from milan_onnx.export.original.convert import convert  # noqa: E402
 from milan_onnx.runtime import Describer  # noqa: E402
@@ -25,14 +26,21 @@ SHARED = Path(__file__).parents[2].parent / "shared/reference/original"
 STOP = len(WORDS) + 1
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+    """A stand-in's checkpoint, and the bundle that is made of it."""
+    folder = tmp_path_factory.mktemp("opponent")
+    path = write_standin(folder, Recipe()).path
+    return path, convert(path, folder / "bundle")
+
+
 @pytest.mark.parametrize("carry", [True, False])
-def test_its_captions_are_the_runtime_s(carry: bool, tmp_path: Path) -> None:
-    standin = write_standin(tmp_path, Recipe())
-    bundle = convert(standin.path, tmp_path / "bundle")
+def test_its_captions_are_the_runtime_s(carry: bool, converted: tuple[Path, Bundle]) -> None:
+    path, bundle = converted
     rng = np.random.default_rng(0)
     features = (3 * rng.standard_normal((40, 5, FEATURES["resnet18"]))).astype(np.float32)
     found = rerank(
-        load_decoder(standin.path),
+        load_decoder(path),
         torch.from_numpy(features),
         STOP,
         beam=16,

@@ -127,6 +127,7 @@ def test_an_exception_in_the_loop_stops_the_threads(error):
     assert len(probe.loaded) < 50
 
 
+@pytest.mark.alone
 def test_break_stops_the_threads():
     started = time.monotonic()
     for _ in Loader(FakeProbe(1000, delay=0.01), SMALL, batch_size=4, workers=3):

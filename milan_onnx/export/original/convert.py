@@ -78,8 +78,8 @@ def convert(
         found.beam_size, found.length, found.temperature, legacy=legacy, strategy="rerank"
     )
     say(f"{found.encoder}, {len(found.words)} words; exporting")
-    encoder = onnx_export.encoder_model(backbone.encoder)
     with staged_folder(out, overwrite=overwrite, marker=bundle.MANIFEST, what="bundle") as folder:
+        encoder = onnx_export.encoder_model(backbone.encoder)
         info = onnx_export.BundleInfo(
             name or path.stem,
             found.sha256[:12],
