@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = "/opt/milan"
 FORBIDDEN_NAMES = ("torch", "torchvision", "triton", "pip", "setuptools", "pytest", "hypothesis")
-FORBIDDEN_PROGRAMS = re.compile(r"bin/(pip|gcc|g\+\+|cc|c\+\+|clang|ld|nvcc|make)[\d.]*$")
+FORBIDDEN_PROGRAMS = re.compile(r"bin/(pip|gcc|g\+\+|cc|c\+\+|clang|ld|nvcc|make)[-\d.]*$")
 GATE = 3
 
 

@@ -22,6 +22,8 @@ SHARED = ROOT.parent / "shared"
 os.environ["MILAN_ONNX_CACHE"] = "off"
 # PyTorch on one thread, here and in what tests start: several tests run at once (`make test`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Of hundreds of processes that tests start, not each shall compile the package for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # How long an example takes says nothing where several tests run at once.
 hypothesis.settings.register_profile("milan", deadline=None)
 hypothesis.settings.load_profile("milan")

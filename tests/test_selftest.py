@@ -53,7 +53,9 @@ BEST = 5
 
 @pytest.fixture(scope="module")
 def session() -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(planted_model().SerializeToString())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(planted_model().SerializeToString(), options)
 
 
 def maps(session: onnxruntime.InferenceSession, frames: Floats) -> dict[str, Floats]:
