@@ -15,6 +15,16 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
+def send_nothing() -> None:
+    """Keep ONNX Runtime from reporting its use; to be called before it is imported.
+
+    Its wheels for Linux write an identifier of the machine and what was run into a database in the
+    user's cache folder, meant for their maker, unless this variable says no. Who has set it is
+    obeyed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def arithmetic(device: str, root: Path = Path("/proc/driver/nvidia")) -> dict[str, Any]:
     """What the last bits of a sum may depend on: the processor's instructions, for a GPU the card.
 

@@ -22,6 +22,8 @@ SHARED = ROOT.parent / "shared"
 os.environ["MILAN_ONNX_CACHE"] = "off"
 # PyTorch on one thread, here and in what tests start: several tests run at once (`make test`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests of ONNX Runtime itself report no more than the package does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Of hundreds of processes that tests start, not each shall compile the package for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # How long an example takes says nothing where several tests run at once.

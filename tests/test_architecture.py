@@ -31,7 +31,7 @@ ROWS = [
     {"cli"},
     {"__main__"},
 ]
-EXPORT_MAY = {"export", "bundle", "regions", "exemplar_folder", "errors", "files"}
+EXPORT_MAY = {"export", "bundle", "regions", "exemplar_folder", "errors", "files", "machine"}
 
 
 def place(path: Path) -> str:

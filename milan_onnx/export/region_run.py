@@ -80,6 +80,7 @@ from milan_onnx.export.virtual_units import (
     name_samples,
 )
 from milan_onnx.files import sha256_bytes
+from milan_onnx.machine import send_nothing
 from milan_onnx.regions import NameTable, Region, read_regions
 
 STAGES = ("features", "drawings", "units", "captioner", "refine", "lm")
@@ -503,6 +504,7 @@ def fingerprint(recipe: RegionRecipe, seed: int) -> str:
 
 def _session(path: Path, threads: int) -> Encode:
     """The encoder's maps of frames, by ONNX Runtime."""
+    send_nothing()
     try:
         import onnxruntime
     except ImportError as error:

@@ -18,6 +18,7 @@ from milan_onnx.errors import ExtraMissing, MilanError
 from milan_onnx.export.backbones import Backbone
 from milan_onnx.export.captioner import Captioner
 from milan_onnx.export.language_model import LanguageModel
+from milan_onnx.machine import send_nothing
 
 TOLERANCE = 1e-3
 """Largest difference that rounding explains: of log-probabilities, and of maps relative to their
@@ -160,6 +161,7 @@ def _inputs(tokens: NDArray[np.int64], start: int) -> Tensor:
 
 
 def _session(path: Path) -> Any:
+    send_nothing()
     try:
         import onnxruntime
     except ImportError as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 from milan_onnx.choice import Choice
 from milan_onnx.errors import DeviceUnavailable, RuntimeConflict, UsageError
-from milan_onnx.machine import processors
+from milan_onnx.machine import processors, send_nothing
 
 DISTRIBUTIONS = (
     "onnxruntime",
@@ -82,6 +82,7 @@ def onnxruntime() -> ModuleType:
             hint=f"run `pip uninstall -y {' '.join(sorted(found))}`, then install one of "
             "milan-onnx[cpu], milan-onnx[gpu], milan-onnx[gpu-cu12]",
         )
+    send_nothing()
     try:
         module = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

@@ -49,7 +49,12 @@ def offline() -> list[str]:
 def test_an_empty_environment_without_a_network_describes(
     wheelhouse: Path, offline: list[str], tmp_path: Path
 ) -> None:
-    bare = {"PATH": os.defpath, "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    bare = {
+        "PATH": os.defpath,
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "PIP_CONFIG_FILE": os.devnull,
+    }
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
@@ -75,3 +80,5 @@ def test_an_empty_environment_without_a_network_describes(
     labels = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
     assert len(labels) == 12 and any(label["description"] for label in labels)
     assert (out / "report.html").stat().st_size > 10_000
+    # Nobody was told, and nothing was kept to be told later.
+    assert {path.name for path in tmp_path.iterdir()} == {"venv", "m.onnx", "run"}
