@@ -24,6 +24,7 @@ from milan_onnx.cli.labels import labels
 from milan_onnx.cli.merge import merge
 from milan_onnx.cli.say import PATH, PLACE, console, name_results
 from milan_onnx.cli.selftest import selftest
+from milan_onnx.cli.serve import serve
 from milan_onnx.cli.summary import summary
 from milan_onnx.cli.train import export, train
 
@@ -53,6 +54,7 @@ app.add_command(export)
 app.add_command(labels)
 app.add_command(merge)
 app.add_command(selftest)
+app.add_command(serve)
 app.add_command(summary)
 app.add_command(train)
 

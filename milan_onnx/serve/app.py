@@ -14,6 +14,7 @@ from milan_onnx import __version__
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.serve import errors, probes
 from milan_onnx.serve.bodies import Bodies
+from milan_onnx.serve.captioning.part import Captioning
 from milan_onnx.serve.metrics import Metrics
 from milan_onnx.serve.observing import Observed
 from milan_onnx.serve.parts import Part, Surroundings
@@ -29,7 +30,7 @@ ABOUT = (
 
 def parts_of(surroundings: Surroundings) -> list[Part]:
     """All parts of a service, in the order in which they are started."""
-    return []
+    return [Captioning(surroundings)]
 
 
 def create_app(

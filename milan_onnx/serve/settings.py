@@ -86,8 +86,11 @@ class ServeSettings:
     queue: int = 256
     """Units that wait, at most, of all requests together."""
 
+    queue_images: int = 1024
+    """Their exemplars, at most: each takes 150 KB of memory at an encoder's side of 224."""
+
     wait_ms: float = 5.0
-    """Milliseconds that a batch waits for company, at most."""
+    """Milliseconds that a batch waits for others that are on their way, at most."""
 
     batch: int = LARGEST_BATCH
     """Units of a batch, at most."""
@@ -122,6 +125,8 @@ class ServeSettings:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and field.name not in free:
                 wrong[field.name.replace("_", "-")] = not (math.isfinite(value) and value > 0)
+        wrong["max-units"] |= self.max_units > self.queue
+        wrong["max-images"] |= self.max_images > self.queue_images
         for name, bad in wrong.items():
             if bad:
                 raise UsageError(f"the value of {name} is out of range", hint="see --help")
