@@ -125,8 +125,10 @@ class ServeSettings:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and field.name not in free:
                 wrong[field.name.replace("_", "-")] = not (math.isfinite(value) and value > 0)
-        wrong["max-units"] |= self.max_units > self.queue
-        wrong["max-images"] |= self.max_images > self.queue_images
+        wrong |= {
+            "max-units": wrong["max-units"] or self.max_units > self.queue > 0,
+            "max-images": wrong["max-images"] or self.max_images > self.queue_images > 0,
+        }
         for name, bad in wrong.items():
             if bad:
                 raise UsageError(f"the value of {name} is out of range", hint="see --help")

@@ -25,6 +25,12 @@ SHARE = 0.5
 """Of the time to answer, that may go by in the line."""
 
 
+def stopping() -> Refusal:
+    """What is answered at the end."""
+    headers = {"Retry-After": "5"}
+    return Refusal(503, "the service is being stopped", hint="try again", headers=headers)
+
+
 class Pace:
     """How long units and exemplars take, by the last batches."""
 
@@ -107,7 +113,7 @@ class Line:
         """Let a request in. Raises Refusal: 429 where there is no room for it, 503 at the end."""
         with self._changed:
             if self._closed:
-                raise Refusal(503, "the service is being stopped", headers={"Retry-After": "5"})
+                raise stopping()
             self._admissible(units, exemplars)
             self._units += units
             self._exemplars += exemplars
@@ -124,8 +130,12 @@ class Line:
         ticket.answers, ticket.deliver = [None] * len(units), deliver
         with self._changed:
             self._coming -= 1
-            self._waiting.extend(Place(ticket, i, unit) for i, unit in enumerate(units))
-            self._changed.notify_all()
+            if not self._closed:
+                self._waiting.extend(Place(ticket, i, unit) for i, unit in enumerate(units))
+                self._changed.notify_all()
+                return
+            self._forget(ticket.units, ticket.exemplars)
+        deliver(stopping())
 
     def leave(self, ticket: Ticket) -> None:
         """A request that was let in does not join: its images were bad, or its client went."""

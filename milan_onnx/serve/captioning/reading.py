@@ -93,7 +93,7 @@ def content(name: str, value: bytes | str) -> bytes:
 async def _form(request: Request, form: type[F], settings: ServeSettings) -> Sending[F]:
     most = 2 * settings.max_images
     try:
-        parts = await request.form(max_files=most + 1, max_fields=1, max_part_size=4 * MiB)
+        parts = await request.form(max_files=most + 1, max_fields=4, max_part_size=4 * MiB)
     except Refusal:
         raise
     except HTTPException as error:  # the parser's own, 400

@@ -8,7 +8,7 @@ from threading import Thread
 from time import monotonic
 
 from milan_onnx.serve.captioning.engine import Engine, Score
-from milan_onnx.serve.captioning.line import Line, Place
+from milan_onnx.serve.captioning.line import Line, Place, stopping
 from milan_onnx.serve.errors import Refusal
 from milan_onnx.serve.metrics import Metrics
 
@@ -29,7 +29,7 @@ class Worker:
     def stop(self, seconds: float) -> None:
         """Finish the batch under way, waiting so long at most; who still waits is told 503."""
         for place in self._line.close():
-            _fail(place, Refusal(503, "the service is being stopped", hint="ask another"))
+            _fail(place, stopping())
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
