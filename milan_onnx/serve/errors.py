@@ -17,11 +17,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from milan_onnx.errors import BadInput, EnvironmentUnfit, GateNotMet, MilanError, UsageError
 
@@ -47,6 +48,8 @@ MEANINGS = {
     500: "A fault of the program; the id is in its log.",
     503: "Not ready, or stopping, or this installation cannot do it.",
 }
+GONE = 499
+"""What proxies log for a client that went away; nobody receives it."""
 MEND_TYPE = "see /openapi.json for what it takes"
 
 
@@ -109,8 +112,10 @@ def status_of(error: MilanError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-def from_error(error: Exception) -> JSONResponse:
+def from_error(error: Exception) -> Response:
     """The answer to any error. A fault of the program is logged, and told only by its id."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=GONE)
     if isinstance(error, Refusal):
         return problem(error.status_code, error.detail, error.hint, headers=error.headers)
     if isinstance(error, HTTPException):
@@ -135,10 +140,10 @@ def validation_sentence(errors: Sequence[Mapping[str, Any]]) -> str:
 def install(app: FastAPI) -> None:
     """Answer every error of the app so."""
 
-    async def answer(request: Request, error: Exception) -> JSONResponse:
+    async def answer(request: Request, error: Exception) -> Response:
         return from_error(error)
 
-    for kind in (HTTPException, RequestValidationError, MilanError):
+    for kind in (HTTPException, RequestValidationError, MilanError, ClientDisconnect):
         app.add_exception_handler(kind, answer)
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from milan_onnx import __version__
 from milan_onnx.bundle import Bundle, load_bundle
@@ -30,14 +31,8 @@ from milan_onnx.serve.errors import Refusal, declared
 from milan_onnx.serve.parts import Surroundings
 
 REFUSALS = (401, 403, 408, 413, 415, 422, 429, 500, 503)
-GONE = 499
-"""What proxies log for a client that went away; nobody receives it."""
 F = TypeVar("F", bound=m.Asked)
 T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """Nobody waits for the answer."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +149,8 @@ class Captioning:
         ticket = self._room(
             lambda: self._line.admit(len(units), sum(len(unit.exemplars) for unit in units))
         )
-        try:
-            work = self._found(loaded.decoder, ticket, sending, wish)
-            found = await _unless_gone(request, work, ticket.until)
-        except ClientGone:
-            return Response(status_code=GONE)
+        work = self._found(loaded.decoder, ticket, sending, wish)
+        found = await _unless_gone(request, work, ticket.until)
         return Response(wish.told(found).model_dump_json(), media_type="application/json")
 
     def _room(self, ask: Callable[[], T]) -> T:
@@ -266,14 +258,14 @@ def _warm(engine: Engine, line: Line) -> None:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], until: float) -> T:
-    """What a request's work gives, unless its client goes (ClientGone) or its time (Refusal)."""
+    """What some work gives, unless the client goes (ClientDisconnect) or the time (Refusal)."""
     task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
     try:
         left = max(0.0, until - monotonic())
         await asyncio.wait({task, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone if gone.done() else late()
+        raise ClientDisconnect if gone.done() else late()
     finally:
         gone.cancel()
         if not task.done():
