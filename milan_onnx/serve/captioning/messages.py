@@ -219,6 +219,7 @@ def request_body(whole: type[BaseModel], form: type[BaseModel]) -> dict[str, Any
             },
         },
         "required": ["request", "files"],
+        "additionalProperties": False,
     }
     return {
         "requestBody": {
