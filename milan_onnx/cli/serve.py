@@ -61,7 +61,7 @@ BATCHING: list[Decorator] = [
     _number("queue-images", "Exemplars of them, at most.", 1024),
     _number("wait-ms", "Milliseconds that a batch waits for others, at most.", 5.0),
     _number("batch", "Units of a batch, at most 64.", 64),
-    _number("cache", "Feature maps kept of the photos seen last; 0: none.", 128, "MIB"),
+    _number("cache", "Feature maps of images seen last; 0: none are kept.", 128, "MIB"),
     _number("timeout", "Seconds to an answer, at most.", 30.0),
 ]
 LIMITS: list[Decorator] = [

@@ -96,7 +96,7 @@ class ServeSettings:
     """Units of a batch, at most."""
 
     cache: int = 128 * MIB
-    """Bytes of feature maps kept of photos seen last; 0: none."""
+    """Bytes of images seen last and their feature maps; 0: none are kept."""
 
     timeout: float = 30.0
     """Seconds from a request's admission to its answer, at most; where the measured rate says that

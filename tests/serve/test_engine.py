@@ -18,11 +18,12 @@ from milan_onnx.serve.captioning.engine import (
     Answer,
     Describe,
     Engine,
-    MapCache,
+    Maps,
     PhraseScore,
     Score,
     Unit,
 )
+from milan_onnx.serve.captioning.recent import Recent
 from milan_onnx.serve.captioning.regions import read_picture, read_stencil, region
 from tests.serve.exemplars import blob, photo, png
 
@@ -121,13 +122,14 @@ def test_a_task_that_fails_fails_alone(toy: tuple[Engine, list[Unit], list[objec
 
 
 def test_maps_are_kept_within_their_bytes_and_the_last_used_stay() -> None:
-    cache, level = MapCache(3000), np.zeros((1, 250), np.float32)
+    cache: Recent[Maps] = Recent(3000)
+    level = np.zeros((1, 250), np.float32)
     for key in (b"a", b"b", b"c"):
-        cache.put(key, [level])
+        cache.put(key, Maps([level]))
     assert cache.get(b"a") is not None
-    cache.put(b"d", [level])
+    cache.put(b"d", Maps([level]))
     assert cache.get(b"b") is None and cache.get(b"a") is not None
-    cache.put(b"large", [np.zeros((1, 1000), np.float32)])
+    cache.put(b"large", Maps([np.zeros((1, 1000), np.float32)]))
     assert cache.get(b"large") is None and cache.get(b"d") is not None
 
 

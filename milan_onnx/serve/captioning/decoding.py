@@ -10,7 +10,15 @@ from typing import TypeVar
 from milan_onnx.serve.captioning.engine import Region, Unit
 from milan_onnx.serve.captioning.messages import Asked, ExemplarSent
 from milan_onnx.serve.captioning.reading import Sending, content
-from milan_onnx.serve.captioning.regions import Picture, Stencil, read_picture, read_stencil, region
+from milan_onnx.serve.captioning.recent import Recent
+from milan_onnx.serve.captioning.regions import (
+    Picture,
+    Stencil,
+    key_of,
+    read_picture,
+    read_stencil,
+    region,
+)
 from milan_onnx.serve.captioning.tasks import Wish
 
 F = TypeVar("F", bound=Asked)
@@ -20,8 +28,9 @@ T = TypeVar("T")
 class Decoder:
     """Makes regions of files."""
 
-    def __init__(self, threads: int, side: int, max_pixels: int, fade: bool) -> None:
-        """``side`` of the encoder; ``fade``: see `exemplar_masks`."""
+    def __init__(self, threads: int, side: int, max_pixels: int, fade: bool, cache: int) -> None:
+        """``side`` of the encoder; ``fade``: see `exemplar_masks`; ``cache``: bytes of images."""
+        self._pictures: Recent[Picture] = Recent(cache)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="milan-decode")
         self._side, self._max_pixels, self._fade = side, max_pixels, fade
 
@@ -61,7 +70,11 @@ class Decoder:
 
     def _picture(self, sending: Sending[F], name: str) -> Picture:
         data = content(name, sending.files[name])
-        return read_picture(name, data, self._side, self._max_pixels)
+        found = self._pictures.get(key_of(data))
+        if found is None:
+            found = read_picture(name, data, self._side, self._max_pixels)
+            self._pictures.put(found.key, found)
+        return found
 
     def _stencil(self, sending: Sending[F], name: str) -> Stencil:
         data = content(name, sending.files[name])

@@ -8,11 +8,10 @@ a request's units are searched with one another and with nobody else's.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from threading import Lock
 from time import perf_counter
 from typing import TypeVar
 
@@ -23,9 +22,9 @@ from milan_onnx.bundle import Bundle, SearchDefaults
 from milan_onnx.runtime import Describer, Device, Encoder, Hypothesis, in_order
 from milan_onnx.runtime.scoring import phrase_array
 from milan_onnx.runtime.search import BATCH as SEARCHED_TOGETHER
+from milan_onnx.serve.captioning.recent import Recent
 
 Floats = NDArray[np.float32]
-Maps = list[Floats]
 Parts = Sequence[Sequence[bytes]]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +38,7 @@ class Region:
     """One exemplar: an image, and where in it."""
 
     key: bytes
-    """Hash of the frame: equal frames are encoded once."""
+    """Hash of the image's file: equal ones are encoded once."""
 
     frame: NDArray[np.uint8]
     """uint8 (S, S, 3), S the encoder's side."""
@@ -118,35 +117,22 @@ class Cost:
     """Distinct images whose maps were there."""
 
 
-class MapCache:
-    """Feature maps of the images seen last, within so many bytes."""
+@dataclass(frozen=True)
+class Maps:
+    """Feature maps of one image."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._bytes = limit, 0
-        self._held: OrderedDict[bytes, Maps] = OrderedDict()
-        self._lock = Lock()
+    levels: list[Floats]
+    """float32 (1, C, h, w) a level."""
 
-    def get(self, key: bytes) -> Maps | None:
-        """Maps (1, C, h, w) a level."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all levels."""
+        return sum(level.nbytes for level in self.levels)
 
-    def put(self, key: bytes, maps: Maps) -> None:
-        """Keep a copy; what was used longest ago goes."""
-        size = sum(level.nbytes for level in maps)
-        if size > self._limit:
-            return
-        copy = [level.copy() for level in maps]  # a view would keep its whole batch
-        with self._lock:
-            if key in self._held:
-                return
-            self._held[key] = copy
-            self._bytes += size
-            while self._bytes > self._limit:
-                _, gone = self._held.popitem(last=False)
-                self._bytes -= sum(level.nbytes for level in gone)
+    @staticmethod
+    def of(levels: Sequence[Floats], image: int) -> Maps:
+        """Those of one image of a batch: copies, since a view would keep the whole batch."""
+        return Maps([level[image : image + 1].copy() for level in levels])
 
 
 class Engine:
@@ -161,7 +147,7 @@ class Engine:
         self.describer = Describer(bundle, device)
         self.encoder = self.describer.encoder()
         self.threads = threads
-        self._maps = MapCache(cache)
+        self._maps: Recent[Maps] = Recent(cache)
 
     def run(self, units: Sequence[Unit]) -> tuple[list[Answer], Cost]:
         """An answer for each unit; an error is the answer to those that it is about."""
@@ -218,7 +204,7 @@ class Engine:
 class _Encoding:
     """Features of the exemplars of a batch."""
 
-    def __init__(self, encoder: Encoder, cache: MapCache, units: Sequence[Unit]) -> None:
+    def __init__(self, encoder: Encoder, cache: Recent[Maps], units: Sequence[Unit]) -> None:
         self._encoder, self._cache = encoder, cache
         self.features = [
             np.empty((len(unit.regions), encoder.spec.features), np.float32) for unit in units
@@ -240,19 +226,20 @@ class _Encoding:
         yield self._recall, _even(list(self.known), threads, 1, ENCODED_TOGETHER)
 
     def _encode(self, keys: Sequence[bytes]) -> None:
-        maps = self._encoder.maps(np.stack([self._uses[key][0].region.frame for key in keys]))
+        levels = self._encoder.maps(np.stack([self._uses[key][0].region.frame for key in keys]))
         for image, key in enumerate(keys):
-            self._pool(key, maps, image)
-            self._cache.put(key, [level[image : image + 1] for level in maps])
+            self._pool(key, levels, image)
+            if self._cache.limit:
+                self._cache.put(key, Maps.of(levels, image))
 
     def _recall(self, keys: Sequence[bytes]) -> None:
         for key in keys:
-            self._pool(key, self.known[key], 0)
+            self._pool(key, self.known[key].levels, 0)
 
-    def _pool(self, key: bytes, maps: Maps, image: int) -> None:
+    def _pool(self, key: bytes, levels: list[Floats], image: int) -> None:
         for part in _parts(self._uses[key], POOLED_TOGETHER):
             masks = np.stack([self._mask(use.region) for use in part])
-            vectors = self._encoder.pool(maps, image, masks)
+            vectors = self._encoder.pool(levels, image, masks)
             for use, vector in zip(part, vectors, strict=True):
                 use.features[use.slot] = vector
 

@@ -31,6 +31,8 @@ from milan_onnx.serve.errors import Refusal, declared
 from milan_onnx.serve.parts import Surroundings
 
 REFUSALS = (401, 403, 408, 413, 415, 422, 429, 500, 503)
+IMAGES_SHARE = 0.1
+"""Of the cache, for decoded images: about as many as there is room for their feature maps."""
 F = TypeVar("F", bound=m.Asked)
 T = TypeVar("T")
 
@@ -202,9 +204,10 @@ class Captioning:
         self._say.choice("captioner", Choice(f"{facts.name} {facts.version}", why))
         self._say.choice("device", device)
         self._say.choice("threads", threads)
-        engine = Engine(bundle, device.value, threads.value, self._settings.cache)
+        images = round(self._settings.cache * IMAGES_SHARE)
+        engine = Engine(bundle, device.value, threads.value, self._settings.cache - images)
         side, fade = engine.encoder.image_size, facts.search.legacy
-        decoder = Decoder(threads.value, side, self._settings.max_pixels, fade)
+        decoder = Decoder(threads.value, side, self._settings.max_pixels, fade, images)
         return Loaded(bundle, device, engine, Worker(engine, self._line, self._metrics), decoder)
 
     def _info(self) -> m.Info:

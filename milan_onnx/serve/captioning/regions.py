@@ -39,7 +39,12 @@ class Picture:
     """uint8 (S, S, 3)."""
 
     key: bytes
-    """Hash of the frame."""
+    """Hash of the file."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frame."""
+        return self.frame.nbytes
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,17 @@ class Stencil:
     """bool (S, S), packed to bits."""
 
 
+def key_of(data: bytes) -> bytes:
+    """What tells a file from others."""
+    return hashlib.sha256(data).digest()
+
+
 def read_picture(name: str, data: bytes, side: int, max_pixels: int) -> Picture:
     """An image of an encoder's side. Raises BadInput naming the file and why it cannot be used."""
     image = _decoded(name, data, max_pixels)
     size = (image.height, image.width)
     frame = np.ascontiguousarray(_square(size).scaled(side, side).frame(image))
-    return Picture(size, frame, hashlib.blake2b(frame.tobytes(), digest_size=16).digest())
+    return Picture(size, frame, key_of(data))
 
 
 def read_stencil(name: str, data: bytes, side: int, max_pixels: int, fade: bool) -> Stencil:
@@ -68,15 +78,15 @@ def read_stencil(name: str, data: bytes, side: int, max_pixels: int, fade: bool)
     """
     image = _decoded(name, data, max_pixels)
     size = (image.height, image.width)
-    inside = np.asarray(image.convert("L")) >= WHITE
-    inside = _middle(inside)
+    inside = _middle(np.asarray(image.convert("L")) >= WHITE)
     if not inside.any():
         raise BadInput(
             f"the mask {name!r} has nothing inside, in the square in its middle",
             hint="white pixels (128 to 255) are inside; leave the mask out for the whole image",
         )
-    mask = exemplar_masks(inside[None].view(np.uint8), WITHIN, side, side, fade=fade)[0]
-    return Stencil(size, np.packbits(mask))
+    if fade or inside.shape != (side, side):  # else it is what would come out
+        inside = exemplar_masks(inside[None].view(np.uint8), WITHIN, side, side, fade=fade)[0]
+    return Stencil(size, np.packbits(inside))
 
 
 def whole(side: int) -> NDArray[np.uint8]:
