@@ -22,7 +22,7 @@ end
 function init(args)
   local folder, bodies, of = args[1], tonumber(args[2]), tonumber(args[4] or "1")
   between = tonumber(args[3] or "0")
-  requests, sent, started, due, taken = {}, 0, 0, nil, ""
+  requests, sent, started, due, taken = {}, 0, 0, nil, {}
   local headers = { ["Content-Type"] = "application/json" }
   local most = math.max(2, math.ceil(bodies / of))
   for i = 0, math.min(bodies, most) - 1 do
@@ -39,14 +39,15 @@ function request()
 end
 
 function response(status)
-  taken = taken .. string.format("%d %.1f\n", status, (now() - started) * 1000)
+  table.insert(taken, string.format("%d %.1f", status, (now() - started) * 1000))
 end
 
 local function pace()
   local time = now()
-  -- The first requests are spread, so that threads do not send all at once for ever.
-  due = due and math.max(due + between, time) or time + between * ((number or 0) * 0.618034 % 1)
-  return (due - time) * 1000
+  -- The first requests are spread, so that threads do not send all at once for ever. Who waited
+  -- long for an answer makes up for it.
+  due = due and due + between or time + between * ((number or 0) * 0.618034 % 1)
+  return math.max(0, due - time) * 1000
 end
 
 delay = pace
@@ -56,6 +57,6 @@ function done(summary)
   print(string.format("seconds %.3f", summary.duration / 1e6))
   print(string.format("errors %d", errors.connect + errors.read + errors.write + errors.timeout))
   for _, thread in ipairs(threads) do
-    io.write(thread:get("taken"))
+    print(table.concat(thread:get("taken"), "\n"))
   end
 end

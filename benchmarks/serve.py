@@ -205,8 +205,8 @@ def overload(work: Path, kind: str, seconds: float) -> dict[str, object]:
     with service(work) as (url, process):
         load(url, work / kind, 64, 3)
         capacity = load(url, work / kind, 64, 10).rate
-        # As many as wait in the line, and enough besides to go on asking.
-        clients = 400
+        # As many as wait in the line, and as many again to go on asking.
+        clients = 600
         with memory(process) as resident:
             found = load(url, work / kind, clients, seconds, clients / (TIMES * capacity))
     asked = sum(found.statuses.values()) / found.seconds

@@ -40,7 +40,10 @@ def router(around: Surroundings, parts: Sequence[Part]) -> APIRouter:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **declared(401, 403),
+        },
     )
     async def metrics() -> Response:
         return Response(around.metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -152,6 +152,7 @@ class Captioning:
             lambda: self._line.admit(len(units), sum(len(unit.exemplars) for unit in units))
         )
         work = self._found(loaded.decoder, ticket, sending, wish)
+        del sending, units  # while it waits in the line, only its regions are kept
         found = await _unless_gone(request, work, ticket.until)
         return Response(wish.told(found).model_dump_json(), media_type="application/json")
 
@@ -188,6 +189,7 @@ class Captioning:
         except BaseException:
             self._line.leave(ticket)
             raise
+        del sending
         self._line.join(ticket, units, deliver)
         try:
             return await answer

@@ -45,7 +45,8 @@ async def read(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == JSON:
-        body = _parsed(whole, await request.body())
+        # Not request.body(), which would keep the bytes as long as the request.
+        body = _parsed(whole, b"".join([part async for part in request.stream()]))
         assert isinstance(body, Files) and isinstance(body, form)
         sending = Sending(body, body.files)
     elif kind == FORM:
