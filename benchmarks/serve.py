@@ -1,6 +1,6 @@
 """The service under load: one request at a time against many, then four times what it can do.
 
-    python -m benchmarks.serve [--seconds 10] [--overload 60] [--clients 64] [--json FILE]
+    python -m benchmarks.serve [--seconds 10] [--overload 60] [--json FILE]
 
 Wants wrk (Debian: apt install wrk). A request describes one unit. Kinds of requests:
 
@@ -50,12 +50,12 @@ LUA = Path(__file__).with_suffix(".lua")
 ALONE = ("--batch", "1", "--wait-ms", "0")
 TIMES = 4
 KINDS = {
-    "new": (1, None, 512),
-    "shared": (1, 15, 512),
-    "layer": (15, 32, 256),
-    "new-15": (15, None, 64),
+    "new": (1, None, 512, 64),
+    "shared": (1, 15, 512, 64),
+    "layer": (15, 32, 256, 64),
+    "new-15": (15, None, 64, 16),
 }
-"""Exemplars a unit; images that are shared, None for new ones; bodies."""
+"""Exemplars a unit; images that are shared, None for new ones; bodies; clients at once."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Load:
 
 def bodies(folder: Path, kind: str) -> int:
     """Write the bodies of a kind; how many."""
-    k, shared, count = KINDS[kind]
+    k, shared, count, _ = KINDS[kind]
     folder.mkdir()
     rng, pool = random.Random(kind), shared or k * count
     probe = open_probe(None, synthetic=pool, seed=sorted(KINDS).index(kind))
@@ -186,8 +186,9 @@ def memory(process: int) -> Iterator[list[float]]:
         thread.join()
 
 
-def compared(work: Path, kind: str, cache: str, clients: int, seconds: float) -> dict[str, object]:
+def compared(work: Path, kind: str, cache: str, seconds: float) -> dict[str, object]:
     """One at a time against many at once."""
+    clients = KINDS[kind][-1]
     with service(work, "--cache", cache, *ALONE) as (url, _):
         load(url, work / kind, 1, 2)
         alone = load(url, work / kind, 1, seconds)
@@ -206,7 +207,7 @@ def overload(work: Path, kind: str, seconds: float) -> dict[str, object]:
         load(url, work / kind, 64, 3)
         capacity = load(url, work / kind, 64, 10).rate
         # As many as wait in the line, and as many again to go on asking.
-        clients = 600
+        clients = 800
         with memory(process) as resident:
             found = load(url, work / kind, clients, seconds, clients / (TIMES * capacity))
     asked = sum(found.statuses.values()) / found.seconds
@@ -219,7 +220,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--overload", type=float, default=60)
-    parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -229,7 +229,7 @@ def main() -> None:
         for kind in {*given.kinds, "shared"}:
             bodies(work / kind, kind)
         rows = [
-            compared(work, kind, cache, given.clients, given.seconds)
+            compared(work, kind, cache, given.seconds)
             for cache in ("0", "128")
             for kind in given.kinds
         ]

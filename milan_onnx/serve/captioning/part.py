@@ -147,12 +147,10 @@ class Captioning:
         self._room(self._line.look)
         sending = await read(request, body, form, self._settings)
         wish = understood(loaded.engine, sending.form)
-        units = sending.form.units
-        ticket = self._room(
-            lambda: self._line.admit(len(units), sum(len(unit.exemplars) for unit in units))
-        )
+        count, exemplars = sending.size()
+        ticket = self._room(lambda: self._line.admit(count, exemplars))
         work = self._found(loaded.decoder, ticket, sending, wish)
-        del sending, units  # while it waits in the line, only its regions are kept
+        del sending  # while it waits in the line, only its regions are kept
         found = await _unless_gone(request, work, ticket.until)
         return Response(wish.told(found).model_dump_json(), media_type="application/json")
 

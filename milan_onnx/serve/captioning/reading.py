@@ -35,6 +35,10 @@ class Sending(Generic[F]):
     files: Mapping[str, bytes | str]
     """Images and masks by name; text is base64."""
 
+    def size(self) -> tuple[int, int]:
+        """How many units and exemplars."""
+        return len(self.form.units), sum(len(unit.exemplars) for unit in self.form.units)
+
 
 async def read(
     request: Request, whole: type[BaseModel], form: type[F], settings: ServeSettings
