@@ -52,7 +52,7 @@ def write_labels(
 
 def _parquet(labels: Sequence[UnitLabel]) -> bytes:
     arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
-    rows = [_text_whole(values(label)) for label in labels]
+    rows = [whole_text(values(label)) for label in labels]
     buffer = io.BytesIO()
     parquet.write_table(arrow.Table.from_pylist(rows, schema=_schema(arrow)), buffer)
     return buffer.getvalue()
@@ -82,13 +82,13 @@ def _schema(arrow: Any) -> Any:
     )
 
 
-def _text_whole(value: Any) -> Any:
+def whole_text(value: Any) -> Any:
     """The same with every text as UTF-8 can hold it: names on a disk may not be."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
-        return {key: _text_whole(inner) for key, inner in value.items()}
-    return [_text_whole(inner) for inner in value] if isinstance(value, list) else value
+        return {key: whole_text(inner) for key, inner in value.items()}
+    return [whole_text(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _pyarrow(name: str) -> Any:
