@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,47 @@ class Page:
         while not self.evaluate(expression):
             assert time.monotonic() < end, f"never held: {expression}; console: {self.console}"
             time.sleep(0.05)
+
+    def press(self, key: str) -> None:
+        """A key of the keyboard, such as Tab, Enter or j."""
+        text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27}
+        number = codes.get(key, ord(key.upper()) if len(key) == 1 else 0)
+        for kind in ("keyDown", "keyUp"):
+            self._call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=number,
+                **({"text": text} if text and kind == "keyDown" else {}),
+            )
+
+    def write(self, text: str) -> None:
+        """Text, into what has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """A file, for an input of files."""
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Another window, and another taste."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def screenshot(self, path: Path) -> None:
+        """What is in view, as PNG."""
+        data = self._call("Page.captureScreenshot", format="png")["data"]
+        path.write_bytes(b64decode(data))
 
     def html(self) -> str:
         return str(self.evaluate("document.documentElement.outerHTML"))

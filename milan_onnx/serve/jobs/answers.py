@@ -185,6 +185,7 @@ class Places(BaseModel):
 
     models: list[str] = Field(description="ONNX files.")
     photos: list[str] = Field(description="Folders of photos, and archives.")
+    read_only: bool = Field(description="Whether no run can be started here.")
 
 
 class ReportLink(BaseModel):

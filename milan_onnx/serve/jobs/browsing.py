@@ -41,6 +41,7 @@ FOUND = "folder-"
 """What ids of runs begin with that the command line wrote."""
 DIM = 0.3
 """Brightness of what lies outside the exciting region, as in the report."""
+OUTLINE = (255, 221, 120)
 QUALITY = 85
 DECODING = threading.BoundedSemaphore(4)
 """Photos decoded at once, of all requests: each takes the memory of all its pixels."""
@@ -224,9 +225,8 @@ def exemplar_image(
         frame = next(frame for _, frame in frames(probe, [image], geometry, workers=1))
     if view == "photo":
         return encode(frame, QUALITY), "image/jpeg"
-    region = _mask(run, label, rank, geometry.size)[:, :, None]
-    dimmed = np.where(region, frame, (frame * np.float32(DIM)).astype(np.uint8))
-    return encode(dimmed, QUALITY), "image/jpeg"
+    shown = _dimmed(frame, _mask(run, label, rank, geometry.size))
+    return encode(shown, QUALITY), "image/jpeg"
 
 
 def image_tag(opened: OpenRun, label: UnitLabel, *what: object) -> str:
@@ -269,6 +269,16 @@ def _mask(run: Run, label: UnitLabel, rank: int, size: tuple[int, int]) -> NDArr
     maps = np.asarray(layer.maps[label.unit, rank])[None]
     masks = exemplar_masks(maps, level, *size, fade=masks_fade(run))
     return np.asarray(masks[0], dtype=np.bool_)
+
+
+def _dimmed(frame: NDArray[np.uint8], region: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) whose region (H, W) is bright and has an outline, the rest dim."""
+    around = np.pad(region, 1, mode="edge")
+    inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    dim = (frame * np.float32(DIM)).astype(np.uint8)
+    shown = np.where(region[:, :, None], frame, dim)
+    shown[region & ~inner] = OUTLINE
+    return np.asarray(shown, dtype=np.uint8)
 
 
 def _png(mask: NDArray[np.bool_]) -> bytes:

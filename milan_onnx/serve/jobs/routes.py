@@ -358,8 +358,13 @@ def place_routes(routes: Routes) -> APIRouter:
     @api.get("/v1/places", summary="Models and photos", responses=declared(401, 503))
     def places() -> Places:
         """Models and photos in the allowed folders, a few folders deep."""
-        shelf = routes.ready().shelf()
-        return Places(models=place_texts(shelf.models), photos=place_texts(shelf.photos))
+        desk = routes.ready()
+        shelf = desk.shelf()
+        return Places(
+            models=place_texts(shelf.models),
+            photos=place_texts(shelf.photos),
+            read_only=desk.settings.read_only,
+        )
 
     @api.get(
         "/v1/models",
