@@ -15,8 +15,10 @@ from milan_onnx.progress import Reporter, Silent
 from milan_onnx.serve import errors, probes
 from milan_onnx.serve.bodies import Bodies
 from milan_onnx.serve.captioning.part import Captioning
+from milan_onnx.serve.jobs.part import JobsPart
 from milan_onnx.serve.metrics import Metrics
 from milan_onnx.serve.observing import Observed
+from milan_onnx.serve.page import PagePart
 from milan_onnx.serve.parts import Part, Surroundings
 from milan_onnx.serve.security import Guard
 from milan_onnx.serve.settings import ServeSettings
@@ -30,7 +32,7 @@ ABOUT = (
 
 def parts_of(surroundings: Surroundings) -> list[Part]:
     """All parts of a service, in the order in which they are started."""
-    return [Captioning(surroundings)]
+    return [JobsPart(surroundings), PagePart(), Captioning(surroundings)]
 
 
 def create_app(

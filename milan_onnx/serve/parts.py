@@ -48,6 +48,9 @@ class Part(Protocol):
         An error raised here ends the service.
         """
 
+    def hush(self) -> None:
+        """Let answers without end go: the service is about to stop, and waits for all answers."""
+
     async def stop(self) -> None:
         """End, within the settings' ``grace``; no more requests come in."""
 

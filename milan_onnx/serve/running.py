@@ -28,6 +28,12 @@ class Service(uvicorn.Server):
     fault: Exception | None = None
     """What a part could not start for."""
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End gracefully: answers that never end by themselves do so now."""
+        for part in self.config.app.state.parts:  # type: ignore[union-attr]
+            part.hush()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Let SIGTERM and SIGINT end the service gracefully, a second SIGINT at once."""

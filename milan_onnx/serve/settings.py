@@ -75,7 +75,7 @@ class ServeSettings:
     """Seconds that a job may run."""
 
     job_memory: int = 4096 * MIB
-    """Bytes of address space that a job's process may use beyond what it starts with."""
+    """Bytes of memory that a job's process may use."""
 
     max_jobs: int = 1
     """Jobs that run at once."""

@@ -82,6 +82,9 @@ class Captioning:
         self._loaded = loaded
         self._say.note("ready: the captioner is loaded and has described a unit")
 
+    def hush(self) -> None:
+        """Every answer has an end."""
+
     async def stop(self) -> None:
         """Finish the batch under way."""
         if self._loaded:

@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import APIRouter
 from prometheus_client import Gauge
 
+from milan_onnx.choice import Choice
 from milan_onnx.serve.jobs.desk import BASE, Desk
 from milan_onnx.serve.jobs.looks import Looks
 from milan_onnx.serve.jobs.routes import Routes, browse_routes, job_routes, place_routes
@@ -28,7 +29,7 @@ class JobsPart:
     harmless: frozenset[str] = frozenset()
 
     def __init__(self, around: Surroundings) -> None:
-        self._settings = around.settings
+        self._settings, self._say = around.settings, around.say
         self._routes = Routes()
         self._store: Store | None = None
         self._runner: Runner | None = None
@@ -51,6 +52,7 @@ class JobsPart:
         the store.
         """
         check_place(self._settings.store, self._settings.allow)
+        self._introduce()
         store = self._store = await asyncio.to_thread(Store, self._settings.store)
         runner = self._runner = Runner(store, self._settings)
         for state in COUNTED:
@@ -59,6 +61,15 @@ class JobsPart:
         if not self._settings.read_only:
             await runner.start()
         self._routes.desk = Desk(self._settings, store, runner)
+
+    def _introduce(self) -> None:
+        """Say what jobs may read, and what they may take."""
+        settings = self._settings
+        folders = ", ".join(map(str, settings.allow)) or "none: models are uploaded"
+        limits = f"{settings.job_memory >> 20} MiB and {settings.job_seconds:g} s each"
+        self._say.choice("store", Choice(settings.store, "--store"))
+        self._say.choice("folders", Choice(folders, "--allow"))
+        self._say.choice("jobs", Choice(f"{settings.max_jobs} at once, {limits}", "--max-jobs, --job-memory"))
 
     async def stop(self) -> None:
         """Interrupt running jobs; they go on when the service is back."""

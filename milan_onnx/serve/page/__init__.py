@@ -63,6 +63,9 @@ class PagePart:
     async def start(self) -> None:
         """Nothing to begin."""
 
+    def hush(self) -> None:
+        """Nothing to hush."""
+
     async def stop(self) -> None:
         """Nothing to end."""
 
