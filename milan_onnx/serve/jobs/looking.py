@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from milan_onnx.serve.jobs.telling import Teller, clipped
 from milan_onnx.serve.jobs.worker import check_model, confined
-
-if TYPE_CHECKING:
-    from milan_onnx.serve.jobs.telling import Teller
 
 
 def main() -> None:
@@ -22,7 +20,6 @@ def main() -> None:
 
 def look(model: Path, max_nodes: int, teller: Teller) -> dict[str, Any]:
     """Tell each layer of a model; returns how many there are."""
-    from milan_onnx.serve.jobs.telling import clipped
     from milan_onnx.subject import list_layers, load
 
     check_model(model, uploaded=False, max_nodes=max_nodes)

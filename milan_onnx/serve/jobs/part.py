@@ -69,7 +69,9 @@ class JobsPart:
         limits = f"{settings.job_memory >> 20} MiB and {settings.job_seconds:g} s each"
         self._say.choice("store", Choice(settings.store, "--store"))
         self._say.choice("folders", Choice(folders, "--allow"))
-        self._say.choice("jobs", Choice(f"{settings.max_jobs} at once, {limits}", "--max-jobs, --job-memory"))
+        self._say.choice(
+            "jobs", Choice(f"{settings.max_jobs} at once, {limits}", "--max-jobs, --job-memory")
+        )
 
     async def stop(self) -> None:
         """Interrupt running jobs; they go on when the service is back."""

@@ -228,7 +228,7 @@ class Runner:
         with contextlib.closing(EventWriter(self._store.folder(active.job.id) / EVENTS)) as events:
             async for line in child.lines():
                 if line.get("type") == "progress":
-                    active.progress = line
+                    active.progress = _bare(line)
                 if line.get("type") in ("done", "failed"):
                     active.verdict = line
                 else:
@@ -242,7 +242,7 @@ class Runner:
         if active.cancelled:
             self._end(job, active, state="cancelled")
         elif is_run(self._store.folder(job.id)):
-            summary = {key: value for key, value in verdict.items() if key != "type"} or None
+            summary = _bare(verdict) or None
             self._end(job, active, state="done", progress=active.progress, summary=summary)
         elif verdict.get("type") == "failed":
             self._fail(job, verdict["error"], verdict["hint"], active)
@@ -317,6 +317,11 @@ class Runner:
             "max_nodes": settings.max_nodes,
         }
         return json.dumps(facts)
+
+
+def _bare(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker's line says, without its kind."""
+    return {key: value for key, value in line.items() if key != "type"}
 
 
 def _lives(job: Job) -> bool:

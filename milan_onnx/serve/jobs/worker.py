@@ -19,26 +19,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from milan_onnx.errors import MilanError, SubjectError, UsageError
 from milan_onnx.serve.jobs.confine import Limits, confine
-from milan_onnx.serve.jobs.folders import PHOTOS, REQUEST, RUN, model_of
+from milan_onnx.serve.jobs.folders import PHOTOS, REQUEST, RUN, UPLOAD, model_of
+from milan_onnx.serve.jobs.telling import Teller, clipped
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-    from milan_onnx.serve.jobs.telling import Teller
-
-NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory", re.I)
+NO_MEMORY = re.compile(r"bad.?alloc|AllocateRaw|failed to allocate|out of memory", re.I)
 
 
 def main() -> None:
     """Work, tell how it went, and leave with the exit code that the command line would have."""
     folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
-    confined(lambda teller: work(folder, settings, teller))
+    confined(lambda teller: work(folder, settings, teller), folder)
 
 
-def confined(task: Callable[[Teller], dict[str, Any]]) -> None:
+def confined(task: Callable[[Teller], dict[str, Any]], folder: Path | None = None) -> None:
     """Limit this process as its first argument says, and then do a task.
 
-    What it returns is told as ``done``, what it raises as ``failed``.
+    What it returns is told as ``done``, what it raises as ``failed``, where what lies in ``folder``
+    is called by its name there.
     """
     facts = json.loads(sys.argv[1])
     parent = facts.pop("parent")
@@ -48,21 +48,17 @@ def confined(task: Callable[[Teller], dict[str, Any]]) -> None:
     teller = own_teller()
     try:
         summary = task(teller)
-    except MilanError as error:
-        fail(teller, limits, error.message, error.hint, error.exit_code)
-    except (MemoryError, OSError, RecursionError) as error:
-        fail(teller, limits, *_of_machine(error), 4)
     except Exception as error:
-        traceback.print_exc()
-        text = f"the work failed: {type(error).__name__}: {error}"
-        fail(teller, limits, text, "this is a fault of the program: the job's log says more", 1)
+        text, hint, code = failure(error, limits)
+        for place in (folder / UPLOAD, folder) if folder else ():
+            text = text.replace(f"{place}/", "")
+        teller.tell("failed", error=clipped(text), hint=clipped(hint), exit_code=code)
+        sys.exit(code)
     teller.tell("done", **summary)
 
 
 def own_teller() -> Teller:
     """Talks on what was stdout, which from now on is the log: libraries print there too."""
-    from milan_onnx.serve.jobs.telling import Teller
-
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return Teller(stream)
@@ -143,23 +139,21 @@ def _count_nodes(model: ModelProto) -> int:
     return count
 
 
-def fail(teller: Teller, limits: Limits, error: str, hint: str, code: int) -> NoReturn:
-    """Tell why the work failed, and leave."""
-    from milan_onnx.serve.jobs.telling import clipped
-
-    if NO_MEMORY.search(error):
-        hint = f"a job may use {limits.memory >> 20} MiB here: describe fewer layers at once"
-    teller.tell("failed", error=clipped(error), hint=clipped(hint), exit_code=code)
-    sys.exit(code)
-
-
-def _of_machine(error: Exception) -> tuple[str, str]:
-    if isinstance(error, MemoryError):
-        return "out of memory while describing", ""
+def failure(error: Exception, limits: Limits) -> tuple[str, str, int]:
+    """What is told of an error: the sentence, the mend, and the exit code."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        text = f"the work needs more than the {limits.memory >> 20} MiB of memory that it may use"
+        return text, "describe fewer layers at once, or raise the service's --job-memory", 4
+    if isinstance(error, MilanError):
+        return error.message, error.hint, error.exit_code
+    traceback.print_exc()
     if isinstance(error, RecursionError):
-        return "the model is nested too deeply", "export it again, flatter"
-    reason = (getattr(error, "strerror", None) or str(error)).lower()
-    return f"the job's files cannot be written: {reason}", "free space on the service's disk"
+        return "the model is nested too deeply", "export it again, flatter", 5
+    if isinstance(error, OSError):
+        reason = (error.strerror or str(error)).lower()
+        return f"a file cannot be read or written: {reason}", "free space on the service's disk", 4
+    text = f"the work failed: {type(error).__name__}: {error}"
+    return text, "this is a fault of the program: the job's log says more", 1
 
 
 def _stopped(number: int, frame: FrameType | None) -> NoReturn:
