@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -110,7 +111,9 @@ def _csv_cell(cell: object) -> object:
 def unwritable(path: Path, error: OSError) -> OutputUnwritable:
     """The error for a path that cannot be written, with the operating system's reason."""
     reason = (error.strerror or str(error)).lower()
-    return OutputUnwritable(f"cannot write {path}: {reason}", hint="choose another folder")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free some space, or choose another folder" if full else "choose another folder"
+    return OutputUnwritable(f"cannot write {path}: {reason}", hint=hint)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -71,6 +72,7 @@ class Quantile(Protocol):
         """Go on from a state. Raises ValueError where it does not fit."""
 
 
+@lru_cache(maxsize=64)
 def tail_rank(level: float, count: int) -> int:
     """How many of ``count`` values are at or above their quantile, ties counted apart."""
     exact = Fraction(str(level)) * count
@@ -145,14 +147,20 @@ class TailQuantile:
         if not isinstance(other, TailQuantile) or other.tail != self.tail:
             raise ValueError("tails of different level or size cannot be merged")
         self.count += other.count
-        for start in range(0, int(other._fill.max(initial=0)), self.slack):
-            some = other._buffer[:, start : start + self.slack]
+        width = int(other._fill.max(initial=0))
+        for start in range(0, width, self.slack):
+            some = other._buffer[:, start : min(width, start + self.slack)]
             filled = np.arange(start, start + some.shape[1]) < other._fill[:, None]
             passes = filled & (some > self._bar[:, None])
             counts = np.count_nonzero(passes, axis=1)
             units = np.flatnonzero(counts)
             if units.size:
                 self._append(Passed(units, counts[units], some[passes]))
+
+    def _filled(self, fill: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
+        """The columns of the buffer that so many of each unit (U,) take, and where they are."""
+        width = int(fill.max(initial=0))
+        return self._buffer[:, :width], np.arange(width) < fill[:, None]
 
     def _kept(self, unit: int) -> Floats:
         return self._buffer[unit, : self._fill[unit]]
@@ -179,16 +187,15 @@ class TailQuantile:
 
     def state(self) -> Arrays:
         """How many were seen, how many are kept of each unit (U,), and they, unit by unit."""
-        filled = np.arange(self._buffer.shape[1]) < self._fill[:, None]
-        count = np.int64(self.count).reshape(1)
-        return {"count": count, "fill": self._fill.copy(), "values": self._buffer[filled]}
+        count, part = np.int64(self.count).reshape(1), self._filled(self._fill)
+        return {"count": count, "fill": self._fill.copy(), "values": part[0][part[1]]}
 
     def load(self, state: State) -> None:
         fill = fitting(state, "fill", self._fill)
         if fill.min(initial=0) < 0 or fill.max(initial=0) > self._buffer.shape[1]:
             raise ValueError("fill is out of range")
-        filled = np.arange(self._buffer.shape[1]) < fill[:, None]
-        self._buffer[filled] = fitting(state, "values", np.empty(int(fill.sum()), np.float32))
+        part, filled = self._filled(fill)
+        part[filled] = fitting(state, "values", np.empty(int(fill.sum()), np.float32))
         self._fill, self.count = fill, number(state, "count")
         for unit in np.flatnonzero(fill >= self.tail).tolist():
             self._bar[unit] = np.partition(self._kept(unit), -self.tail)[-self.tail]
