@@ -18,6 +18,10 @@ DOT = (
 """An image, for the examples: 8 by 8 red pixels."""
 
 
+SHA = "08ede63989fd0b692824cdbebcbd67ed95f479e2d2ac73be2a9579e269180e4b"
+SCORES = {"pmi": 1.53, "log_p_given_exemplars": -0.45, "log_p": -6.58}
+
+
 class Sent(BaseModel):
     """What a client sends: names that are not known are refused, not overlooked."""
 
@@ -152,6 +156,23 @@ class Described(BaseModel):
     bundle: str = Field(description="SHA-256 of the captioner's bundle.")
     units: list[UnitDescribed] = Field(description="In the order of the request.")
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "bundle": SHA,
+                    "units": [
+                        {
+                            "description": "red areas",
+                            **SCORES,
+                            "candidates": [{"description": "red areas", **SCORES}],
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
 
 class PhraseScored(BaseModel):
     """Scores of a phrase for one unit, in nats."""
@@ -174,6 +195,18 @@ class Scored(BaseModel):
     bundle: str = Field(description="SHA-256 of the captioner's bundle.")
     pmi_weight: float = Field(description="λ of log p(d|E) - λ log p(d).")
     units: list[UnitScored] = Field(description="In the order of the request.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "bundle": SHA,
+                    "pmi_weight": 0.3,
+                    "units": [{"phrases": [{"phrase": "red areas", **SCORES}]}],
+                }
+            ]
+        }
+    )
 
 
 class BundleTold(BaseModel):

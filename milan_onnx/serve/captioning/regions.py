@@ -111,7 +111,10 @@ def _decoded(name: str, data: bytes, max_pixels: int) -> Image.Image:
     try:
         return decode(data, max_pixels=max_pixels).image
     except Unusable as error:
-        raise BadInput(f"the file {name!r} cannot be used: {error}") from error
+        raise BadInput(
+            f"the file {name!r} cannot be used: {error}",
+            hint="send a whole PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
+        ) from error
 
 
 def _square(size: tuple[int, int]) -> Geometry:
