@@ -69,17 +69,27 @@ def test_imports_run_one_way(path: Path) -> None:
     assert imports(path) <= allowed
 
 
-def test_everything_outside_export_imports_with_torch_blocked() -> None:
+@pytest.mark.parametrize(
+    ("wing", "packages"),
+    [
+        ({"export"}, ("torch", "torchvision", "onnxscript")),
+        ({"export", "serve"}, ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client")),
+    ],
+    ids=["torch", "fastapi"],
+)
+def test_everything_outside_a_wing_imports_with_its_packages_blocked(
+    wing: set[str], packages: tuple[str, ...]
+) -> None:
     names = [
         ".".join(("milan_onnx", *path.relative_to(PACKAGE).with_suffix("").parts))
         for path in modules()
-        if place(path) != "export"
+        if place(path) not in wing
     ]
     code = f"""
 import importlib, sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "onnxscript"):
+        if name.split(".")[0] in {packages!r}:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Block())
 for name in {names!r}:

@@ -81,9 +81,13 @@ def resident(process: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+CLIENT = httpx.Client(timeout=60)
+"""Kept, since making one takes longer than what is waited for."""
+
+
 def figure(url: str, name: str) -> float:
     """A figure of /metrics, labels and all."""
-    for line in httpx.get(f"{url}/metrics").text.splitlines():
+    for line in CLIENT.get(f"{url}/metrics").text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.rpartition(" ")[2])
     return 0.0

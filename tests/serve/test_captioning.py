@@ -300,3 +300,10 @@ def test_info_says_what_runs(bundle_path: Path) -> None:
             assert 'milan_onnx_images_total{maps="encoded"} 1.0' in page
 
     asyncio.run(work())
+
+
+def test_who_is_out_of_time_is_told(bundle_path: Path) -> None:
+    sent = body(*sets(32, 2), beam_size=100)
+    (answer,) = post(bundle_path, sent, timeout=0.05)
+    assert answer.status_code == 503 and "no time" in answer.json()["error"]
+    assert int(answer.headers["retry-after"]) >= 1

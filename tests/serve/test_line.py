@@ -93,11 +93,12 @@ def test_no_more_are_let_in_than_fit() -> None:
 
 def test_the_measured_pace_closes_the_door_and_says_when_to_come_again() -> None:
     line = line_of(timeout=10.0)
-    line.learn(units=2, searching=2.0, exemplars=4, encoding=4.0)  # 3 s a unit of two exemplars
+    line.learn(units=1, searching=60.0, exemplars=2, encoding=60.0)  # too few to tell
+    line.learn(units=4, searching=4.0, exemplars=8, encoding=8.0)  # 3 s a unit of two exemplars
     enter(line, 1)
     assert refused(line, 1) == 3
     enter_at_once = line_of(timeout=10.0)
-    enter_at_once.learn(units=1, searching=60.0, exemplars=2, encoding=0.0)
+    enter_at_once.learn(units=4, searching=240.0, exemplars=8, encoding=0.0)
     enter(enter_at_once, 1)  # nobody is before it: it may try
     line.learn(units=1000, searching=1.0, exemplars=2000, encoding=1.0)
     enter(line, 4)

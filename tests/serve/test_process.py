@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -156,27 +157,26 @@ def test_more_than_it_can_do_is_refused_at_once_and_what_is_accepted_is_right(
     is_answering(running)
 
 
-def test_what_is_under_way_is_finished_when_it_is_stopped(
-    bundle_path: Path, tmp_path: Path
-) -> None:
-    with served(tmp_path, "--bundle", bundle_path, "--access-log") as service:
-        found: list[httpx.Response] = []
-        sent = body(*sets(64, 6))
-        url = f"{service.url}/v1/describe"
-        asking = threading.Thread(
-            target=lambda: found.append(
-                httpx.post(url, json=sent | {"beam_size": 100}, timeout=TIME)
-            )
-        )
-        asking.start()
-        while figure(service.url, "milan_onnx_requests_in_flight") < 2:  # this question is one
-            time.sleep(0.002)
+def test_what_is_under_way_is_finished_when_it_is_stopped(tmp_path: Path) -> None:
+    data = json.dumps(body(*sets(64, 2))).encode()
+    headers = {"content-type": "application/json"}
+    with (
+        served(
+            tmp_path, "--access-log", "--timeout", 120
+        ) as service,  # the built-in captioner: seconds of work
+        httpx.Client(timeout=TIME, base_url=service.url, headers=headers) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        asked = [pool.submit(client.post, "/v1/describe", content=data) for _ in range(4)]
+        while figure(service.url, "milan_onnx_requests_in_flight") < 5:  # this question is one
+            assert not any(answer.done() for answer in asked)
         assert service.end() == 0
-        asking.join(TIME)
-        assert found[0].status_code == 200 and len(found[0].json()["units"]) == 64
+        answers = [answer.result() for answer in asked]
+        assert {answer.status_code for answer in answers} == {200}
+        assert {len(answer.json()["units"]) for answer in answers} == {64}
         text = service.text()
         assert text.rstrip().endswith("stopped") and "Traceback" not in text
-        assert '"POST /v1/describe HTTP/1.1" 200' in text
+        assert text.count('"POST /v1/describe HTTP/1.1" 200') == 4
         with pytest.raises(httpx.ConnectError):
             httpx.get(service.url)
 
@@ -208,6 +208,27 @@ def test_mistakes_of_the_command_line_are_named(milan: Command, tmp_path: Path) 
         done = milan("serve", *options, cwd=tmp_path)
         assert done.returncode == code and why in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "fastapi":
+            raise ModuleNotFoundError("No module named 'fastapi'", name="fastapi")
+sys.meta_path.insert(0, Block())
+sys.argv = ["milan-onnx", "serve"]
+from milan_onnx.cli import main
+main()
+"""
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 4
+    assert done.stderr == (
+        "error: this command needs fastapi, which is not installed; "
+        "pip install 'milan-onnx[cpu,serve]'\n"
+    )
 
 
 def test_a_token_guards_it_and_is_not_told(bundle_path: Path, tmp_path: Path) -> None:

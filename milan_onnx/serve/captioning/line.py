@@ -21,6 +21,8 @@ from milan_onnx.serve.settings import ServeSettings
 
 MEMORY = 0.8
 """How much of what was measured before a batch still counts after it."""
+TYPICAL = 4
+"""Units that a batch of a full line has at least."""
 SHARE = 0.5
 """Of the time to answer, that may go by in the line."""
 
@@ -169,9 +171,10 @@ class Line:
             return self._taken()
 
     def learn(self, units: int, searching: float, exemplars: int, encoding: float) -> None:
-        """What a batch took: see `Pace`."""
-        with self._changed:
-            self._pace.learn(units, searching, exemplars, encoding)
+        """What a batch took: see `Pace`. Small ones say little about those of a full line."""
+        if units >= min(TYPICAL, self._settings.batch):
+            with self._changed:
+                self._pace.learn(units, searching, exemplars, encoding)
 
     def close(self) -> list[Place]:
         """Let nobody in and wake the thread that works; returns who still waited."""

@@ -33,6 +33,8 @@ from milan_onnx.serve.parts import Surroundings
 REFUSALS = (401, 403, 408, 413, 415, 422, 429, 500, 503)
 IMAGES_SHARE = 0.1
 """Of the cache, for decoded images: about as many as there is room for their feature maps."""
+WARM = 8
+"""Units described before the service is ready."""
 F = TypeVar("F", bound=m.Asked)
 T = TypeVar("T")
 
@@ -77,10 +79,10 @@ class Captioning:
         Raises BundleError, DeviceUnavailable and UsageError.
         """
         loaded = await asyncio.to_thread(self._load)
-        await asyncio.to_thread(_warm, loaded.engine, self._line)
+        await asyncio.to_thread(_warm, loaded.engine, self._line, self._settings.batch)
         loaded.worker.start()
         self._loaded = loaded
-        self._say.note("ready: the captioner is loaded and has described a unit")
+        self._say.note("ready: the captioner is loaded and has described a few units")
 
     def hush(self) -> None:
         """Every answer has an end."""
@@ -247,20 +249,22 @@ def _bundle(bundle: Bundle) -> m.BundleTold:
     )
 
 
-def _warm(engine: Engine, line: Line) -> None:
-    """Describe one unit: loads what is loaded at first use, and tells how long a unit takes.
+def _warm(engine: Engine, line: Line, batch: int) -> None:
+    """Describe a few units: loads what is loaded at first use, and tells how long a unit takes.
 
     Raises what the bundle's graphs raise.
     """
-    side, count = engine.encoder.image_size, engine.bundle.manifest.captioner.exemplars
-    grey = np.arange(side, dtype=np.uint8)[:, None, None].repeat(side, 1).repeat(3, 2)
-    regions = (Region(b"warm", np.ascontiguousarray(grey), whole(side)),) * count
-    unit = Unit(regions, Describe(engine.bundle.manifest.search, 1), "warm-up")
-    for _ in range(2):  # the first also pays for what is made once
-        (answer,), cost = engine.run([unit])
-        if isinstance(answer, Exception):
-            raise answer
-    line.learn(1, cost.searching, count, cost.encoding)
+    side, task = engine.encoder.image_size, Describe(engine.bundle.manifest.search, 1)
+    greys = np.arange(WARM, dtype=np.uint8)[:, None, None, None]
+    frames = greys.repeat(side, 1).repeat(side, 2).repeat(3, 3)
+    regions = [Region(b"grey %d" % i, frame, whole(side)) for i, frame in enumerate(frames)]
+    units = [Unit((region,), task, "warm-up") for region in regions[: min(WARM, batch)]]
+    for some in (units[:1], units):  # the first also pays for what is made once
+        answers, cost = engine.run(some)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+    line.learn(len(units), cost.searching, max(1, cost.encoded), cost.encoding)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], until: float) -> T:
