@@ -1,6 +1,6 @@
 """What a tar file holds, found from its headers alone.
 
-`tarfile` reads seven thousand headers a second, and data sets have millions. Nearly all are plain
+`tarfile` reads twenty thousand headers a second, and data sets have millions. Nearly all are plain
 ones that say name and size and no more; these are read here, and `tarfile` reads the others.
 """
 

@@ -28,7 +28,8 @@ NAMES = ("__key__", "path", "file_name", "filename", "file", "name", "image_path
 
 ROWS = 4
 """Images decoded at once: all that a hostile dictionary page can multiply."""
-NAME_ROWS = 512
+NAME_ROWS, NAME_BYTES = 512, 64 << 20
+"""Names decoded at once: fewer where a dictionary page would make more bytes of them."""
 MOST_ROWS = 20_000_000
 """Of one file: a footer may claim any number."""
 LONGEST = 1000
@@ -73,10 +74,11 @@ class ParquetProbe(ProbeSet):
         self._parquet = _parquet(file)
         table = self._opened()
         chosen = choose_columns(table.schema_arrow, file, column)
-        self.name = f"parquet {file}, column {chosen.image.split('.')[0]} ({chosen.why})"
+        self.column = chosen.image.split(".")[0]
+        self.name = f"parquet {file}, column {self.column} ({chosen.why})"
         self._groups = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
         self._names = self._named(table, chosen, within)
-        self._column = chosen.image
+        self._path = chosen.image
         self._ends = list(accumulate(self._groups))
         self._lock = threading.Lock()
         self._rows: Iterator[bytes | int | None] | None = None
@@ -125,7 +127,7 @@ class ParquetProbe(ProbeSet):
         table = self._opened()
         groups = range(group, len(self._groups))
         batches = table.iter_batches(
-            ROWS, row_groups=groups, columns=[self._column], use_threads=False
+            ROWS, row_groups=groups, columns=[self._path], use_threads=False
         )
         self._rows = (_bytes(value) for batch in batches for value in _leaf(batch))
         self._next = begin
@@ -183,7 +185,8 @@ class ParquetProbe(ProbeSet):
 
     def _texts(self, table: Any, column: str) -> list[str | None]:
         try:
-            batches = table.iter_batches(NAME_ROWS, columns=[column], use_threads=False)
+            rows = max(1, min(NAME_ROWS, NAME_BYTES // _largest(table.metadata, column)))
+            batches = table.iter_batches(rows, columns=[column], use_threads=False)
             return [_text(value) for batch in batches for value in _leaf(batch)]
         except MilanError:
             raise
@@ -246,6 +249,17 @@ def _is_bytes(kind: Any, types: Any) -> bool:
 
 def _is_text(kind: Any, types: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _largest(metadata: Any, column: str) -> int:
+    """Bytes of a column's largest part; at least 1."""
+    parts = [
+        part.total_uncompressed_size
+        for group in range(metadata.num_row_groups)
+        for place in range(metadata.num_columns)
+        if (part := metadata.row_group(group).column(place)).path_in_schema == column
+    ]
+    return max(1, *parts, 1)
 
 
 def _leaf(batch: Any) -> Any:

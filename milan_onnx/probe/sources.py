@@ -188,7 +188,7 @@ def _open_files(files: Sequence[tuple[str, Stored]], source: str) -> ProbeSet:
     if not tables or any(is_image_name(name) for name, _ in files):
         return open_files("folder", files, source)
     parts = _opened([partial(ParquetProbe, file, within=name) for name, file in tables])
-    return JoinedProbe(parts, [""] * len(parts), source)
+    return _join(parts, [name for name, _ in tables], source)
 
 
 def _is_table(name: str) -> bool:
@@ -200,11 +200,18 @@ def _joined(shards: Sequence[str], source: str) -> ProbeSet:
     """Several sources one after another."""
     prefixes = _prefixes(shards)
     parts = _opened([partial(_open, *pair) for pair in zip(shards, prefixes, strict=True)])
-    named = [
-        "" if isinstance(part, ParquetProbe) else prefix
-        for part, prefix in zip(parts, prefixes, strict=True)
-    ]
-    return JoinedProbe(parts, named, source)
+    return _join(parts, prefixes, source)
+
+
+def _join(parts: Sequence[ProbeSet], prefixes: Sequence[str], source: str) -> JoinedProbe:
+    """Sets one after another; the names of a table's rows say already where they are from."""
+    pairs = zip(parts, prefixes, strict=True)
+    named = ["" if isinstance(part, ParquetProbe) else prefix for part, prefix in pairs]
+    joined = JoinedProbe(parts, named, source)
+    columns = sorted({part.column for part in parts if isinstance(part, ParquetProbe)})
+    if columns:
+        joined.name += f", column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"
+    return joined
 
 
 def _prefixes(shards: Sequence[str]) -> list[str]:

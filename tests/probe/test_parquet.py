@@ -200,6 +200,27 @@ def test_opening_reads_no_photo_and_reading_holds_few(tmp_path):
     assert largest < 16 << 20
 
 
+def test_a_value_that_a_dictionary_repeats_is_not_multiplied(tmp_path):
+    rows, size = 600, 1 << 20
+    same = pa.array([0] * rows, pa.int16())
+    images = pa.DictionaryArray.from_arrays(same, pa.array([b"x" * size]))
+    names = pa.DictionaryArray.from_arrays(same, pa.array(["n" * size]))
+    path = tmp_path / "p.parquet"
+    pq.write_table(
+        pa.table({"image": images, "path": names}),
+        path,
+        store_schema=False,
+        dictionary_pagesize_limit=1 << 30,
+    )
+    assert path.stat().st_size < size
+    pool = pa.default_memory_pool()
+    before = pool.max_memory()
+    probe = open_probe(path)
+    assert len(probe.read(0)) == len(probe.read(9)) == size
+    assert probe.names[7] == "p.parquet#7"
+    assert pool.max_memory() - before < 200 << 20
+
+
 def test_passed_images_are_kept_within_bounds(tmp_path, monkeypatch):
     files = {f"{i}.png": bytes([i]) * 1000 for i in range(20)}
     probe = open_probe(make_parquet(tmp_path / "p.parquet", files))
