@@ -253,7 +253,7 @@ def _is_text(kind: Any, types: Any) -> bool:
 
 def _largest(metadata: Any, column: str) -> int:
     """Bytes of a column's largest part; at least 1."""
-    parts = [
+    parts: list[int] = [
         part.total_uncompressed_size
         for group in range(metadata.num_row_groups)
         for place in range(metadata.num_columns)

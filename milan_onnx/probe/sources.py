@@ -10,7 +10,6 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from milan_onnx.errors import ProbeError, UsageError
 from milan_onnx.files import is_url
@@ -159,6 +158,8 @@ def _open_here(path: Path, within: str) -> ProbeSet:
 
 def _open_address(url: str, column: str | None, within: str) -> ProbeSet:
     if url.lower().startswith("file://"):
+        from urllib.request import url2pathname  # brings all of http with it
+
         return _open(url2pathname(urlsplit(url).path) + (f"#{column}" if column else ""), within)
     check_address(url)
     store = Store(url)

@@ -77,7 +77,7 @@ def test_the_same_as_tarfile(members, kind, records):
     assert quick(data) == by_tarfile(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     cut=st.integers(0, 12_000),
     places=st.lists(st.tuples(st.integers(0, 9000), st.integers(0, 255)), max_size=3),
