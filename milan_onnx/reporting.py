@@ -33,16 +33,21 @@ MOST = 5
 
 
 def write_run_report(
-    path: Path, run: Run, say: Reporter | None = None, *, images: str | Path | None = None
+    path: Path,
+    run: Run,
+    say: Reporter | None = None,
+    *,
+    images: str | Path | None = None,
+    probe: ProbeSet | None = None,
 ) -> ReportSize:
     """Write the report of a run as one HTML file.
 
-    ``images``: the photos, where they are no longer where the run found them.
+    ``images``: the photos, where they are no longer where the run found them. ``probe``: the run's
+    own photos, where they are open (to list those of a tar in object storage may be to read it).
     Raises RunError when the photos are not those of the run, ProbeError when they cannot be read.
     """
     try:
-        probe = run_probe(run, images)
-        shown = _report_run(run, probe)
+        shown = _report_run(run, run_probe(run, images) if probe is None else probe)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged_manifest(run, error) from error
     size = write_report(path, run=shown)

@@ -106,6 +106,9 @@ images = "s-{{0..1}}.tar"
     labels = [(runs / name / "labels.jsonl").read_bytes() for name in names]
     assert labels[0] == labels[1]
     (place / "s-1.tar").unlink()
+    opened = milan_onnx.open_probe("s3://bucket/shards/s-{0..1}.tar")
+    write_run_report(place / "open.html", milan_onnx.load_run(runs / "here"), probe=opened)
+    assert (place / "open.html").read_bytes() == (runs / "here" / "report.html").read_bytes()
     with pytest.raises(ProbeError, match=r"s-1\.tar do not exist"):
         write_run_report(place / "gone.html", milan_onnx.load_run(runs / "here"))
 
