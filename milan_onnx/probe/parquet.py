@@ -26,10 +26,8 @@ IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", 
 NAMES = ("__key__", "path", "file_name", "filename", "file", "name", "image_path", "key")
 """What columns of names are called, the likeliest first."""
 
-ROWS = 4
-"""Images decoded at once: all that a hostile dictionary page can multiply."""
-NAME_ROWS, NAME_BYTES = 512, 64 << 20
-"""Names decoded at once: fewer where a dictionary page would make more bytes of them."""
+ROWS, NAME_ROWS = 4, 64
+"""Images, and names, decoded at once: all that a hostile dictionary page can multiply."""
 MOST_ROWS = 20_000_000
 """Of one file: a footer may claim any number."""
 LONGEST = 1000
@@ -94,11 +92,11 @@ class ParquetProbe(ProbeSet):
         with self._lock:
             try:
                 data = self._read(index)
-            except (MilanError, MemoryError):
-                raise
             except Exception as error:  # pyarrow raises nearly anything on broken bytes
                 self._forget()
-                raise Unusable(f"damaged in the parquet file ({_first_line(error)})") from error
+                if isinstance(error, MilanError | MemoryError):
+                    raise
+                data = self._alone(index)
         if data is None:
             raise Unusable("no bytes in its row")
         if isinstance(data, int):
@@ -108,6 +106,17 @@ class ParquetProbe(ProbeSet):
     def close(self) -> None:
         with self._lock:
             self._forget()
+
+    def _alone(self, index: int) -> bytes | int | None:
+        """A row after a failure, from the start of its own group: what was damaged may lie before
+        it, and which rows are unusable must not depend on who asks when."""
+        try:
+            return self._read(index)
+        except Exception as error:
+            self._forget()
+            if isinstance(error, MilanError | MemoryError):
+                raise
+            raise Unusable(f"damaged in the parquet file ({_first_line(error)})") from error
 
     def _read(self, index: int) -> bytes | int | None:
         """The bytes of a row; their number where it is over the limit; None where it is null."""
@@ -124,19 +133,24 @@ class ParquetProbe(ProbeSet):
         return self._advance()
 
     def _restart(self, group: int, begin: int) -> None:
+        self._rows, self._next = self._from(group), begin
+
+    def _from(self, group: int) -> Iterator[bytes | int | None]:
+        """The rows from a group on."""
         table = self._opened()
-        groups = range(group, len(self._groups))
-        batches = table.iter_batches(
-            ROWS, row_groups=groups, columns=[self._path], use_threads=False
-        )
-        self._rows = (_bytes(value) for batch in batches for value in _leaf(batch))
-        self._next = begin
+        for place in range(group, len(self._groups)):
+            batches = table.iter_batches(
+                ROWS, row_groups=[place], columns=[self._path], use_threads=False
+            )
+            for batch in batches:
+                yield from map(_bytes, _leaf(batch))
 
     def _advance(self) -> bytes | int | None:
         assert self._rows is not None
-        data = next(self._rows, None)
-        self._next += 1
-        return data
+        for data in self._rows:
+            self._next += 1
+            return data
+        raise EOFError("fewer rows than it says")
 
     def _keep(self, index: int, data: bytes | int | None) -> None:
         self._passed[index] = data
@@ -185,8 +199,7 @@ class ParquetProbe(ProbeSet):
 
     def _texts(self, table: Any, column: str) -> list[str | None]:
         try:
-            rows = max(1, min(NAME_ROWS, NAME_BYTES // _largest(table.metadata, column)))
-            batches = table.iter_batches(rows, columns=[column], use_threads=False)
+            batches = table.iter_batches(NAME_ROWS, columns=[column], use_threads=False)
             return [_text(value) for batch in batches for value in _leaf(batch)]
         except MilanError:
             raise
@@ -249,17 +262,6 @@ def _is_bytes(kind: Any, types: Any) -> bool:
 
 def _is_text(kind: Any, types: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
-
-
-def _largest(metadata: Any, column: str) -> int:
-    """Bytes of a column's largest part; at least 1."""
-    parts: list[int] = [
-        part.total_uncompressed_size
-        for group in range(metadata.num_row_groups)
-        for place in range(metadata.num_columns)
-        if (part := metadata.row_group(group).column(place)).path_in_schema == column
-    ]
-    return max(1, *parts, 1)
 
 
 def _leaf(batch: Any) -> Any:

@@ -182,6 +182,24 @@ def test_broken_files_are_said_or_their_rows_unusable(tmp_path):
     assert outcomes >= {"refused", "read"}
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_damage_costs_the_same_rows_whoever_asks_when(tmp_path, workers):
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"image": photos(18)}), path, row_group_size=6, compression="none")
+    place = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    data[place.data_page_offset : place.data_page_offset + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    probe = open_probe(path)
+    loader = Loader(probe, Geometry((8, 8), 8), batch_size=3, workers=workers)
+    ids = [i for batch in loader for i in batch.ids.tolist()]
+    assert ids == [*range(6), *range(12, 18)]
+    assert len({skipped.reason for skipped in loader.skipped}) == 1
+    with pytest.raises(Unusable, match="damaged in the parquet file"):
+        probe.read(6)
+    assert probe.read(12) == png(12)
+
+
 def test_opening_reads_no_photo_and_reading_holds_few(tmp_path):
     path = tmp_path / "p.parquet"
     images = [os.urandom(1 << 20) for _ in range(48)]

@@ -175,6 +175,18 @@ def test_what_fails_for_good_ends_a_run(flaky):
         probe.read(2)
 
 
+def test_a_parquet_file_that_is_cut_off_ends_a_run_and_is_read_again_later(flaky):
+    files = {f"{i}.png": png(i) for i in range(6)}
+    data = _bytes(make_parquet, files)
+    fsspec.filesystem("flaky").pipe_file("/p.parquet", data)
+    probe = open_probe("flaky://p.parquet")
+    flaky.plan += [ConnectionResetError("the line is cut")] * 4
+    with pytest.raises(ProbeError, match=r"cannot read flaky://p\.parquet: the line is cut"):
+        probe.read(2)
+    flaky.plan += [TimeoutError(), 9]
+    assert [probe.read(i) for i in range(6)] == [png(i) for i in range(6)]
+
+
 def test_an_object_that_is_too_large_is_not_read(flaky, monkeypatch):
     files = fsspec.filesystem("flaky")
     files.pipe_file("/p/a.png", png())
