@@ -60,7 +60,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a Python without milan-onnx, which has the libraries of this one."""
     folder = tmp_path_factory.mktemp("python") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+    line = [sys.executable, "-m", "venv", "--without-pip", folder]  # pip is among the libraries
+    subprocess.run(line, check=True, timeout=120)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
