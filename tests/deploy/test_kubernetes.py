@@ -18,7 +18,6 @@ from tests.toy import toy_bundle, toy_photos, toy_subject
 
 FOLDER = ROOT / "deploy"
 OLDEST = "1.29"
-GRACE_S = 30
 
 
 def documents(name: str = "") -> list[dict[str, Any]]:
@@ -75,6 +74,7 @@ def test_pods_are_restricted(pod: dict[str, Any]) -> None:
 
 
 def test_claims_secret_ports_and_labels_meet() -> None:
+    serving = pytest.importorskip("milan_onnx.serve.settings", reason="wants the extra serve")
     deployment = of_kind("Deployment", "milan-onnx")
     pod = deployment["spec"]["template"]
     claims = {one["metadata"]["name"] for one in documents() if "Claim" in one["kind"]}
@@ -88,7 +88,7 @@ def test_claims_secret_ports_and_labels_meet() -> None:
     assert container["ports"] == [{"name": "http", "containerPort": int(port)}]
     assert service["ports"][0]["targetPort"] == "http"
     assert pod["metadata"]["annotations"]["prometheus.io/port"] == port
-    assert pod["spec"]["terminationGracePeriodSeconds"] > GRACE_S
+    assert pod["spec"]["terminationGracePeriodSeconds"] > serving.ServeSettings().grace
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("liveness", "readiness")}
     assert probes["liveness"]["path"] == container["startupProbe"]["httpGet"]["path"] == "/healthz"
     assert probes["readiness"]["path"] == "/readyz"
@@ -108,8 +108,6 @@ def settings(container: dict[str, Any]) -> dict[str, str]:
 
 def test_what_the_jobs_run_gives_the_run_of_one_process(tmp_path: Path, milan: Command) -> None:
     """Their own commands, one pod after another, on a folder that is the volume."""
-    if "--shard" not in milan("describe", "--help").stdout:
-        pytest.skip("describe has no --shard")
     toy_subject(tmp_path / "model.onnx")
     toy_photos(tmp_path / "photos")
     bundle = toy_bundle(tmp_path / "b").path
