@@ -39,8 +39,15 @@ def is_run(folder: Path) -> bool:
     return (folder / RUN / MANIFEST).is_file()
 
 
-def drop_partial(folder: Path) -> None:
-    """Delete what an unfinished run left behind, and what was uploaded for it."""
-    for place in (*folder.glob(f".{RUN}*"), folder / RUN, folder / UPLOAD):
+def drop_leftovers(folder: Path) -> None:
+    """Delete what killed workers left beside the run."""
+    for place in folder.glob(f".{RUN}*"):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def drop_run(folder: Path) -> None:
+    """Delete what there is of a run that will not be finished, and what was uploaded for it."""
+    drop_leftovers(folder)
+    for place in (folder / RUN, folder / UPLOAD):
         shutil.rmtree(place, ignore_errors=True)
     (folder / PHOTOS).unlink(missing_ok=True)

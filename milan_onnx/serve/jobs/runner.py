@@ -20,7 +20,7 @@ from milan_onnx.serve.jobs import child as children
 from milan_onnx.serve.jobs.child import Child
 from milan_onnx.serve.jobs.confine import Limits
 from milan_onnx.serve.jobs.events import EventWriter, Signal
-from milan_onnx.serve.jobs.folders import EVENTS, LOG, drop_partial, is_run
+from milan_onnx.serve.jobs.folders import EVENTS, LOG, drop_leftovers, drop_run, is_run
 from milan_onnx.serve.jobs.store import Job, Store
 from milan_onnx.serve.settings import ServeSettings
 
@@ -282,8 +282,8 @@ class Runner:
 
     def _end(self, job: Job, active: Active | None = None, **changes: Any) -> Job:
         """The last state of a job; what is of no more use is deleted."""
-        if changes["state"] != "done":
-            drop_partial(self._store.folder(job.id))
+        drop = drop_leftovers if changes["state"] == "done" else drop_run
+        drop(self._store.folder(job.id))
         ended = self._store.update(job, finished=time.time(), worker=None, **changes)
         event: dict[str, Any] = {"type": "state"}
         event |= {key: changes[key] for key in ("state", "error", "summary") if key in changes}

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from milan_onnx.errors import EnvironmentUnfit, UsageError
 from milan_onnx.files import unwritable, write_json
-from milan_onnx.serve.jobs.folders import OUTCOME, REQUEST, is_run
+from milan_onnx.serve.jobs.folders import OUTCOME, REQUEST, drop_leftovers, is_run
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
@@ -290,6 +290,7 @@ def _from_folder(folder: Path) -> Job | None:
     if outcome.get("state") in ENDED:
         return Job(**{**vars(job), **{key: outcome.get(key) for key in OUTCOME_KEYS}})
     if is_run(folder):
+        drop_leftovers(folder)
         return replace(job, state="done", finished=folder.stat().st_mtime)
     return job
 
