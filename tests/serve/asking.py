@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-TIME = 120.0
+TIME = 240.0
 Run = dict[str, Any]
 
 

@@ -121,6 +121,20 @@ def test_an_uploaded_model_gives_the_same_labels(place: Place, done: Run) -> Non
     assert place.client.http.get(unit["exemplars"][0]["masked"]).status_code == 200
 
 
+def test_options_reach_the_run(place: Place) -> None:
+    given = {"resize": [40, 40], "mean": [0.5, 0.25, 0], "std": 1}
+    options = {"preprocessing": given, "quantile": 0.9, "exemplars": 3, "synthetic": 30}
+    run = place.client.start(model="toy.onnx", layers=["relu*"], options=options, name="mine")
+    done = place.client.ended(run["id"])
+    assert done["state"] == "done" and done["name"] == "mine", done["error"]
+    assert done["options"] == options and done["summary"]["layers"] == 2
+    path = place.store / "runs" / run["id"] / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["preprocessing"]["geometry"]["resize"] == [40, 40]
+    assert manifest["preprocessing"]["mean"] == [0.5, 0.25, 0.0]
+    assert manifest["options"]["quantile"] == 0.9 and manifest["options"]["exemplars"] == 3
+
+
 def test_search_finds_descriptions_before_candidates_in_a_total_order(
     place: Place, done: Run
 ) -> None:

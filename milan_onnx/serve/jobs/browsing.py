@@ -136,11 +136,13 @@ def _read(folder: Path) -> OpenRun:
             f"the manifest of {folder.name} is damaged ({type(error).__name__}: {error})",
             hint="describe again, or restore it from a backup",
         ) from error
-    words = [tuple(frozenset(normalise(text)) for text in _texts(label)) for label in run.labels]
+    words = [
+        tuple(frozenset(normalise(text)) for text in said_texts(label)) for label in run.labels
+    ]
     return OpenRun(run, names, words, head["facts"], head["warnings"])
 
 
-def _texts(label: UnitLabel) -> list[str]:
+def said_texts(label: UnitLabel) -> list[str]:
     """The description, and candidates that say something else, best first."""
     others = [c.description for c in label.candidates if c.description != label.description]
     return [label.description or "", *others]
@@ -164,8 +166,8 @@ def search(opened: OpenRun, query: str, layer: str | None) -> list[Hit]:
     """Labels that say every word of a query (plural and spelling folded), best first.
 
     Those whose description says them come first, then by the rank of the first candidate that does;
-    of equals those with the fewer other words, then the higher PMI, then by layer and unit. Without
-    words all are found, in the run's order.
+    of equals those with the fewer other words, then those that do not abstain, then the higher PMI,
+    then by layer and unit. Without words all are found, in the run's order.
     """
     wanted = frozenset(normalise(query))
     labels = zip(opened.run.labels, opened.words, strict=True)
@@ -177,7 +179,8 @@ def search(opened: OpenRun, query: str, layer: str | None) -> list[Hit]:
         rank = next((i for i, words in enumerate(texts) if wanted <= words), None)
         if rank is not None:
             pmi = label.pmi if label.pmi is not None else -np.inf
-            found.append(((rank, len(texts[rank] - wanted), -pmi, place), Hit(label, rank)))
+            others, abstained = len(texts[rank] - wanted), "abstained" in label.flags
+            found.append(((rank, others, abstained, -pmi, place), Hit(label, rank)))
     return [hit for _, hit in sorted(found, key=lambda item: item[0])]
 
 
@@ -193,7 +196,7 @@ def hit_json(opened: OpenRun, hit: Hit) -> dict[str, Any]:
     """A found label, without candidates and exemplars."""
     whole = values(hit.label)
     keys = ("layer", "unit", "description", "pmi", "flags", "validity")
-    others = _texts(hit.label)
+    others = said_texts(hit.label)
     return {
         **{key: whole[key] for key in keys},
         "layer_name": opened.names.get(hit.label.layer, hit.label.layer),

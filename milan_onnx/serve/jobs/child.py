@@ -100,6 +100,7 @@ async def start(module: str, arguments: Sequence[str], limits: Limits, log: IO[b
     facts = json.dumps({**asdict(limits), "parent": os.getpid()})
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # not of the folder that the service was started in
         *("-m", module, facts, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

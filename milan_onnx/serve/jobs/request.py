@@ -25,7 +25,7 @@ Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class PreprocessingRequest(_Strict):
@@ -116,20 +116,6 @@ class RunRequest(_Strict):
         default=None, min_length=1, max_length=200, description="What people call the run."
     )
     options: OptionsRequest = Field(default_factory=OptionsRequest)
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "/models/resnet18.onnx",
-                    "layers": ["layer4"],
-                    "images": "/photos/val",
-                    "options": {"limit": 2000},
-                }
-            ]
-        },
-    )
 
 
 def describe_options(request: OptionsRequest, device: str, threads: int) -> DescribeOptions:

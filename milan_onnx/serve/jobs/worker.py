@@ -75,7 +75,7 @@ def work(folder: Path, settings: dict[str, Any], teller: Teller) -> dict[str, in
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))["request"]
     model, uploaded = model_of(folder, request)
     check_model(model, uploaded=uploaded, max_nodes=settings["max_nodes"])
-    options = OptionsRequest(**request["options"])
+    options = OptionsRequest.model_validate_json(json.dumps(request["options"]))
     run = describe(
         model,
         request["layers"],
