@@ -58,8 +58,7 @@ class JobsPart:
         for state in COUNTED:
             self._gauge.labels(state).set_function(partial(store.count, state))
         self._routes.looks = Looks(self._settings)
-        if not self._settings.read_only:
-            await runner.start()
+        await runner.start(work=not self._settings.read_only)
         self._routes.desk = Desk(self._settings, store, runner)
 
     def _introduce(self) -> None:

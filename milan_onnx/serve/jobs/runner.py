@@ -31,6 +31,8 @@ MOST_CRASHES = 3
 RETRY_SECONDS = 30
 """What a client is told to wait for where too many jobs wait."""
 CANCEL_SECONDS = 5.0
+FAULT_SECONDS = 5.0
+"""Pause after a fault of the service itself: where its disk is full, so will the next job find it."""
 LEFTOVER_SECONDS = 5.0
 LARGEST_FILE = 64 << 30
 
@@ -139,10 +141,11 @@ class Runner:
 
     # --- its life -------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Take up what was interrupted, and begin to work."""
+    async def start(self, *, work: bool = True) -> None:
+        """Take up what was interrupted, and begin to work, where that is allowed."""
         await self._take_up()
-        self._scheduler = asyncio.create_task(self._schedule())
+        if work:
+            self._scheduler = asyncio.create_task(self._schedule())
 
     async def stop(self, grace: float) -> None:
         """Interrupt what is running, so that it goes on after a restart."""
@@ -200,6 +203,7 @@ class Runner:
                 self._fail(
                     active.job, f"the job could not be run: {error}", "see the service's log"
                 )
+            await asyncio.sleep(FAULT_SECONDS)
         finally:
             del self._active[active.job.id]
             if not self.over(active.job):  # its followers wait for the next worker

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from milan_onnx.errors import EnvironmentUnfit, UsageError
+from milan_onnx.errors import EnvironmentUnfit, OutputUnwritable, UsageError
 from milan_onnx.files import unwritable, write_json
 from milan_onnx.serve.jobs.folders import OUTCOME, REQUEST, drop_leftovers, is_run
 
@@ -204,12 +204,17 @@ class Store:
 
     def _put(self, job: Job) -> None:
         record = json.dumps(vars(job), sort_keys=True)
-        with self._lock, self._index:
-            self._index.execute(
-                "insert into jobs values (?, ?, ?, ?) on conflict (id) do update set "
-                "state = excluded.state, record = excluded.record",
-                (job.id, job.created, job.state, record),
-            )
+        try:
+            with self._lock, self._index:
+                self._index.execute(
+                    "insert into jobs values (?, ?, ?, ?) on conflict (id) do update set "
+                    "state = excluded.state, record = excluded.record",
+                    (job.id, job.created, job.state, record),
+                )
+        except sqlite3.OperationalError as error:
+            raise OutputUnwritable(
+                f"cannot write the index of jobs: {error}", hint="free space on the service's disk"
+            ) from error
 
     # --- the index and the folders --------------------------------------------------------------
 
