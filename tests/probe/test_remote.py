@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from uuid import uuid4
 
-import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +17,10 @@ from milan_onnx.geometry import Geometry
 from milan_onnx.probe import Loader, ProbeSet, Unusable, listing_digest, open_probe, remote, stored
 from milan_onnx.probe.remote import RangedFile, Store
 from tests.probe.helpers import fill, make_parquet, make_tar, make_zip, png
+
+fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("pyarrow")
+MemoryFileSystem = fsspec.filesystem("memory").__class__
 
 VIEW = Geometry((8, 8), 8)
 NAMES = ["a/1 é.png", "a/2#x.png", "b%20/3.png", "c.png", "d/e/f.PNG"]
@@ -144,6 +147,44 @@ def test_lists_hold_addresses(tmp_path, s3):
         s3.pipe_file(f"bucket/l/l.{last}", f"{heading}x/a.png\n".encode())
         probe = open_probe(f"s3://bucket/l/l.{last}")
         assert list(probe.names) == ["x/a.png"] and probe.read(0) == png(1)
+
+
+class FlakyFiles(MemoryFileSystem):
+    """A memory store whose requests fail as ``plan`` says: exceptions, or bytes to cut off."""
+
+    protocol = "flaky"
+    store: dict = {}  # noqa: RUF012 - as fsspec has it
+    pseudo_dirs = [""]  # noqa: RUF012
+    plan: list = []  # noqa: RUF012
+    asked: list = []  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("flaky://").strip("/")
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        FlakyFiles.asked.append((path, start, end))
+        what = FlakyFiles.plan.pop(0) if FlakyFiles.plan else None
+        if isinstance(what, BaseException):
+            raise what
+        data = super().cat_file(path, start, end, **kwargs)
+        return data[: len(data) - what] if what else data
+
+    def find(self, path, **kwargs):
+        what = FlakyFiles.plan.pop(0) if FlakyFiles.plan else None
+        if isinstance(what, BaseException):
+            raise what
+        return super().find(path, **kwargs)
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> type[FlakyFiles]:
+    """An empty store at flaky://, waited for no longer than a moment."""
+    fsspec.register_implementation("flaky", FlakyFiles, clobber=True)
+    monkeypatch.setattr(remote, "WAITS", (0.001, 0.001, 0.001))
+    for kept in (FlakyFiles.store, FlakyFiles.plan, FlakyFiles.asked):
+        kept.clear()
+    return FlakyFiles
 
 
 def test_what_fails_now_and_then_is_asked_for_again(flaky):
