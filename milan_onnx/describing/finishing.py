@@ -162,7 +162,7 @@ def _save(folder: Path, job: Job, run: Run, cached: CachedJob | None) -> None:
     if job.options.report and cached:
         cached.report(folder / REPORT, run)
     elif job.options.report:
-        write_run_report(folder / REPORT, run, job.say)
+        write_run_report(folder / REPORT, run, job.say, probe=job.probe)
 
 
 def _say_validity(job: Job, run: Run) -> None:

@@ -76,7 +76,7 @@ class CachedJob:
         if place is not None:
             shutil.copyfile(place / REPORT, path)
             return
-        write_run_report(path, run, self._job.say)
+        write_run_report(path, run, self._job.say, probe=self._job.probe)
         if self._sound:
             what = f"report of {run.manifest['model']['name']}"
             self._cache.keep(key, what, lambda folder: _copied(path, folder))
