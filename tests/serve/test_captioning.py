@@ -180,6 +180,23 @@ def test_files_that_are_no_usable_images_are_named(
         assert why in answer.json()["error"] and "the file '" in answer.json()["error"]
 
 
+def test_damaged_files_are_refused_or_described_and_nothing_else(bundle_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(photo(2)).save(file, "WEBP")
+    rng, sent = np.random.default_rng(0), []
+    for number in range(60):
+        whole = (GOOD, _noise_jpeg(), file.getvalue())[number % 3]
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 20)):
+            damaged[place] = rng.integers(0, 256)
+        name = "the.file"
+        coded = {name: base64.b64encode(damaged).decode()}
+        sent.append({"files": coded, "units": [{"exemplars": [{"image": name}]}]})
+    answers = post(bundle_path, *sent)
+    assert {answer.status_code for answer in answers} == {200, 422}
+    assert all("the.file" in a.json()["error"] for a in answers if a.status_code == 422)
+
+
 def _one(**more: Any) -> dict[str, Any]:
     return body(photo(0)[None, None], None) | more
 

@@ -147,6 +147,15 @@ def test_who_is_dropped_makes_room() -> None:
     assert line.units == 6
 
 
+def test_who_is_dropped_while_a_batch_waits_does_not_end_the_work() -> None:
+    line = line_of(wait_ms=100.0)
+    on_the_way = line.admit(1, 2)
+    first = enter(line, 1, request=1)
+    threading.Timer(0.02, lambda: line.drop(first)).start()
+    threading.Timer(0.3, lambda: line.join(on_the_way, units(1, request=2), nobody)).start()
+    assert numbers(line.take()) == [(2, 0)]
+
+
 def test_at_the_end_nobody_is_let_in_and_who_waits_is_returned() -> None:
     line = line_of()
     enter(line, 2)

@@ -154,6 +154,8 @@ def test_more_than_it_can_do_is_refused_at_once_and_what_is_accepted_is_right(
         else:
             assert int(answer.headers["retry-after"]) >= 1
             assert "wait already" in answer.json()["error"]
+    batches = [figure(running.url, f"milan_onnx_batch_units_{kind}") for kind in ("sum", "count")]
+    assert batches[0] / batches[1] > 4  # units of a request: others joined them
     is_answering(running)
 
 
@@ -179,6 +181,13 @@ def test_what_is_under_way_is_finished_when_it_is_stopped(tmp_path: Path) -> Non
         assert text.count('"POST /v1/describe HTTP/1.1" 200') == 4
         with pytest.raises(httpx.ConnectError):
             httpx.get(service.url)
+
+
+def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
+    with served(tmp_path, ready=False) as service:
+        assert httpx.get(f"{service.url}/healthz", timeout=TIME).status_code == 200
+        assert service.end() == 0
+        assert "Traceback" not in service.text()
 
 
 def test_ctrl_c_ends_it_with_0(bundle_path: Path, tmp_path: Path) -> None:

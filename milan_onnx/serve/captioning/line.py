@@ -162,13 +162,12 @@ class Line:
         """
         with self._changed:
             self._working = 0
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            until = monotonic() + self._settings.wait_ms / 1000
-            while self._coming and len(self._waiting) < self._settings.batch and not self._closed:
-                left = until - monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    break
-            return self._taken()
+            while not self._closed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._wait_for_others()
+                if self._waiting:  # they may have gone meanwhile
+                    return self._taken()
+            return []
 
     def learn(self, units: int, searching: float, exemplars: int, encoding: float) -> None:
         """What a batch took: see `Pace`. Small ones say little about those of a full line."""
@@ -184,6 +183,13 @@ class Line:
             self._waiting.clear()
             self._changed.notify_all()
         return left
+
+    def _wait_for_others(self) -> None:
+        until = monotonic() + self._settings.wait_ms / 1000
+        while self._coming and len(self._waiting) < self._settings.batch and not self._closed:
+            left = until - monotonic()
+            if left <= 0 or not self._changed.wait(left):
+                return
 
     def _taken(self) -> list[Place]:
         batch: list[Place] = []

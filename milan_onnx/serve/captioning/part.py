@@ -94,8 +94,10 @@ class Captioning:
             self._loaded.decoder.close()
 
     def waits_for(self) -> str:
-        """'' once the captioner is warm."""
-        return "" if self._loaded else "the captioner is being loaded"
+        """'' once the captioner is warm, and while it works."""
+        if self._loaded is None:
+            return "the captioner is being loaded"
+        return "" if self._loaded.worker.works else "the captioner has ended"
 
     def router(self) -> APIRouter:
         """/v1/describe, /v1/score, /v1/info."""

@@ -26,6 +26,11 @@ class Worker:
         """Begin to take batches."""
         self._thread.start()
 
+    @property
+    def works(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread.is_alive()
+
     def stop(self, seconds: float) -> None:
         """Finish the batch under way, waiting so long at most; who still waits is told 503."""
         for place in self._line.close():
