@@ -53,7 +53,7 @@ KINDS = {
     "new": (1, None, 512, 64),
     "shared": (1, 15, 512, 64),
     "layer": (15, 32, 256, 64),
-    "new-15": (15, None, 64, 16),
+    "new-15": (15, None, 64, 4),
 }
 """Exemplars a unit; images that are shared, None for new ones; bodies; clients at once."""
 

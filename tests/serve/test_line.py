@@ -138,12 +138,12 @@ def test_who_is_dropped_makes_room() -> None:
     line = line_of(batch=2)
     first, second = enter(line, 4, request=1), enter(line, 4, request=2)
     assert len(line.take()) == 2
-    assert line.drop(first) == 2 and first.gone
+    assert line.leave(first) == 2 and first.gone
     assert line.units == 4
     enter(line, 4, request=3)
     assert numbers(line.take()) == [(2, 0), (2, 1)]
     assert not second.gone
-    assert line.drop(first) == 0
+    assert line.leave(first) == 0
     assert line.units == 6
 
 
@@ -151,7 +151,7 @@ def test_who_is_dropped_while_a_batch_waits_does_not_end_the_work() -> None:
     line = line_of(wait_ms=100.0)
     on_the_way = line.admit(1, 2)
     first = enter(line, 1, request=1)
-    threading.Timer(0.02, lambda: line.drop(first)).start()
+    threading.Timer(0.02, lambda: line.leave(first)).start()
     threading.Timer(0.3, lambda: line.join(on_the_way, units(1, request=2), nobody)).start()
     assert numbers(line.take()) == [(2, 0)]
 
@@ -173,4 +173,20 @@ def test_who_joins_after_the_end_is_told() -> None:
     line.close()
     line.join(ticket, units(1), told.append)
     assert isinstance(told[0], Refusal) and told[0].status_code == 503
+    line.leave(ticket)
     assert line.units == 0
+
+
+def test_who_leaves_twice_leaves_once() -> None:
+    line = line_of()
+    never, first = line.admit(2, 4), enter(line, 3)
+    for _ in range(2):
+        line.leave(never)
+    assert line.units == 3
+    for _ in range(2):
+        line.leave(first)
+    assert line.units == 0
+    enter(line, 1)
+    assert len(line.take()) == 1
+    enter(line, 4)
+    line.look()

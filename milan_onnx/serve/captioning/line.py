@@ -72,6 +72,9 @@ class Ticket:
     deliver: Callable[[Sequence[Answer] | Exception], None] = lambda found: None
     """Given the answers of all units, or what went wrong; called once, in any thread."""
 
+    joined: bool = False
+    """Whether its units are in the line, or will never be."""
+
     gone: bool = False
     """Whether nobody waits for it any more."""
 
@@ -132,27 +135,25 @@ class Line:
         ticket.answers, ticket.deliver = [None] * len(units), deliver
         with self._changed:
             self._coming -= 1
+            ticket.joined = True
             if not self._closed:
                 self._waiting.extend(Place(ticket, i, unit) for i, unit in enumerate(units))
                 self._changed.notify_all()
                 return
-            self._forget(ticket.units, ticket.exemplars)
         deliver(stopping())
 
-    def leave(self, ticket: Ticket) -> None:
-        """A request that was let in does not join: its images were bad, or its client went."""
+    def leave(self, ticket: Ticket) -> int:
+        """A request is over, however it ended; how many of its units still waited for a batch."""
         with self._changed:
-            self._coming -= 1
-            self._forget(ticket.units, ticket.exemplars)
-            self._changed.notify_all()
-
-    def drop(self, ticket: Ticket) -> int:
-        """A request that joined is not waited for any more; how many of its units no batch took."""
-        with self._changed:
-            ticket.gone, left = True, ticket.units
-            self._waiting = deque(p for p in self._waiting if p.ticket is not ticket)
+            ticket.gone, left = True, ticket.units if ticket.joined else 0
+            if not ticket.joined:
+                ticket.joined = True
+                self._coming -= 1
+            if ticket.units:
+                self._waiting = deque(p for p in self._waiting if p.ticket is not ticket)
             self._forget(ticket.units, ticket.exemplars)
             ticket.units = ticket.exemplars = 0
+            self._changed.notify_all()
         return left
 
     def take(self) -> list[Place]:

@@ -158,7 +158,11 @@ class Captioning:
         ticket = self._room(lambda: self._line.admit(count, exemplars))
         work = self._found(loaded.decoder, ticket, sending, wish)
         del sending  # while it waits in the line, only its regions are kept
-        found = await _unless_gone(request, work, ticket.until)
+        try:
+            found = await _unless_gone(request, work, ticket.until)
+        finally:
+            if left := self._line.leave(ticket):
+                self._metrics.dropped.labels("gone").inc(left)
         return Response(wish.told(found).model_dump_json(), media_type="application/json")
 
     def _room(self, ask: Callable[[], T]) -> T:
@@ -173,7 +177,7 @@ class Captioning:
     async def _found(
         self, decoder: Decoder, ticket: Ticket, sending: Sending[F], wish: Wish
     ) -> Sequence[Answer]:
-        """Answers of all units. Cancelled, it takes what is left of them out of the line."""
+        """Answers of all units."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[Answer]] = loop.create_future()
 
@@ -189,18 +193,10 @@ class Captioning:
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
                 loop.call_soon_threadsafe(settle, found)
 
-        try:
-            units = await decoder.units(sending, wish, next(self._numbers))
-        except BaseException:
-            self._line.leave(ticket)
-            raise
+        units = await decoder.units(sending, wish, next(self._numbers))
         del sending
         self._line.join(ticket, units, deliver)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._metrics.dropped.labels("gone").inc(self._line.drop(ticket))
-            raise
+        return await answer
 
     def _load(self) -> Loaded:
         device = choose_device(self._settings.device)
