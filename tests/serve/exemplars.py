@@ -94,8 +94,7 @@ async def service(bundle: Path, **given: Any) -> AsyncIterator[httpx.AsyncClient
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url=HOME, timeout=60) as client,
     ):
-        for _ in range(2000):
-            if (await client.get("/readyz")).status_code == 200:
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(120):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.01)
         yield client

@@ -32,7 +32,7 @@ RETRY_SECONDS = 30
 """What a client is told to wait for where too many jobs wait."""
 CANCEL_SECONDS = 5.0
 FAULT_SECONDS = 5.0
-"""Pause after a fault of the service itself: a disk that is full is so for the next job too."""
+"""Pause after a fault of the service's own, such as a full disk: the next job would meet it too."""
 LEFTOVER_SECONDS = 5.0
 LARGEST_FILE = 64 << 30
 
