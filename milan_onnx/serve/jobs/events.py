@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 BLOCK = 64 << 10
 HEARTBEAT_SECONDS = 10.0
@@ -23,16 +25,24 @@ class EventWriter:
         """Raises OSError."""
         _drop_half_line(path)
         self._number = sum(1 for _ in read_events(path))
-        self._file: IO[bytes] = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def write(self, event: dict[str, Any]) -> None:
         """Append one. Raises OSError where the disk is full."""
         if self._file.tell() > MOST_BYTES and event.get("type") not in ALWAYS:
             return
-        self._number += 1
-        line = json.dumps({"number": self._number, **event}, separators=(",", ":"))
-        self._file.write(line.encode("ascii") + b"\n")
-        self._file.flush()
+        number = self._number + 1
+        line = (
+            json.dumps({"number": number, **event}, separators=(",", ":")).encode("ascii") + b"\n"
+        )
+        place = self._file.tell()
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self._file.truncate(place)
+            raise
+        self._number = number
 
     def close(self) -> None:
         """Let go of the file."""

@@ -8,12 +8,13 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from milan_onnx.errors import OutputUnwritable
 from milan_onnx.machine import processors
 from milan_onnx.serve.errors import Refusal, too_much
 from milan_onnx.serve.jobs import child as children
@@ -31,8 +32,9 @@ MOST_CRASHES = 3
 RETRY_SECONDS = 30
 """What a client is told to wait for where too many jobs wait."""
 CANCEL_SECONDS = 5.0
+FAULT_HINT = "see the service's log"
 FAULT_SECONDS = 5.0
-"""Pause after a fault of the service's own, such as a full disk: the next job would meet it too."""
+"""Pause until a state is written again that could not be: the disk is full."""
 LEFTOVER_SECONDS = 5.0
 LARGEST_FILE = 64 << 30
 
@@ -199,11 +201,8 @@ class Runner:
             await self._run(active)
         except Exception as error:  # a full disk or a fault must not end the others
             LOGGER.exception("job %s", active.job.id)
-            with contextlib.suppress(Exception):
-                self._fail(
-                    active.job, f"the job could not be run: {error}", "see the service's log"
-                )
-            await asyncio.sleep(FAULT_SECONDS)
+            text = f"the job could not be run: {error}"
+            await self._written(lambda: self._fail(active.job, text, FAULT_HINT))
         finally:
             del self._active[active.job.id]
             if not self.over(active.job):  # its followers wait for the next worker
@@ -222,10 +221,15 @@ class Runner:
         active.child = child
         if active.cancelled or self._stopping:
             child.kill()
-        active.job = self._store.update(job, worker=child.identity)
-        await self._listen(active, child)
-        code = await child.ended()
-        self._settle(active, child, code)
+        try:
+            active.job = self._store.update(job, worker=child.identity)
+            await self._listen(active, child)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            code = await child.ended()
+        await self._written(lambda: self._settle(active, child, code))
 
     async def _listen(self, active: Active, child: Child) -> None:
         """Pass on what the worker says."""
@@ -239,6 +243,21 @@ class Runner:
                     with contextlib.suppress(OSError):  # a full disk: the worker will find it too
                         events.write(line)
                 active.changed.fire()
+
+    async def _written(self, write: Callable[[], None]) -> None:
+        """Write a state, as soon as there is room; until then no other job is begun in its place.
+
+        Where the service ends before, the next one finds the job as it was.
+        """
+        while True:
+            try:
+                write()
+                return
+            except OutputUnwritable as error:
+                LOGGER.warning("%s", error)
+                if self._stopping:
+                    return
+            await asyncio.sleep(FAULT_SECONDS)
 
     def _settle(self, active: Active, child: Child, code: int) -> None:
         """What has become of a job whose worker has ended."""
