@@ -82,7 +82,8 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     for name in sorted({*one, *plain}):
         mine, theirs = one.get(name), plain.get(name)
         if isinstance(mine, dict) and isinstance(theirs, dict):
-            names += [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+            keys = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+            names += keys if name == "options" else [f"{name} ({', '.join(keys)})"] * bool(keys)
         elif mine != theirs:
             names.append("listing of photos" if name == "names" else name)
     return ", ".join(names)

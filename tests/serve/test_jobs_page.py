@@ -140,7 +140,7 @@ def watch_it(page: Page, client: Client) -> None:
 def search_and_look(page: Page) -> None:
     click(page, ".run .name a")
     page.wait("document.querySelectorAll('.units a').length > 10")
-    word = "animals" if SHOWN else text(page, ".units .said").split()[-1].lower()
+    word = "hearts" if SHOWN else text(page, ".units .said").split()[-1].lower()
     focus(page, "#query")
     page.write(word)
     page.wait("decodeURIComponent(location.hash).includes(document.querySelector('#query').value)")

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -70,19 +71,25 @@ def work(folder: Path, settings: dict[str, Any], teller: Teller) -> dict[str, in
     ``settings``: bundle, device, threads and max_nodes of the service.
     """
     from milan_onnx.describing import describe
+    from milan_onnx.run import MANIFEST
     from milan_onnx.serve.jobs.request import OptionsRequest, describe_options
 
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))["request"]
     model, uploaded = model_of(folder, request)
     check_model(model, uploaded=uploaded, max_nodes=settings["max_nodes"])
-    options = OptionsRequest.model_validate_json(json.dumps(request["options"]))
+    asked = OptionsRequest.model_validate_json(json.dumps(request["options"]))
+    # What a service of another version began is not gone on with: it begins anew.
+    options = replace(
+        describe_options(asked, settings["device"], settings["threads"]),
+        overwrite=not (folder / RUN / MANIFEST).is_file(),
+    )
     run = describe(
         model,
         request["layers"],
         folder / PHOTOS if request["uploaded_images"] else request["images"],
         folder / RUN,
         bundle=settings["bundle"],
-        options=describe_options(options, settings["device"], settings["threads"]),
+        options=options,
         reporter=teller,
         on_label=teller.label,
     )
