@@ -78,7 +78,7 @@ def apart_from_machine(facts: Mapping[str, Any]) -> dict[str, Any]:
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What differs, for people."""
     plain = json.loads(json.dumps(other))
-    names = []
+    names: list[str] = []
     for name in sorted({*one, *plain}):
         mine, theirs = one.get(name), plain.get(name)
         if isinstance(mine, dict) and isinstance(theirs, dict):
