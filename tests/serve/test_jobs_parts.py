@@ -179,6 +179,24 @@ def test_what_a_worker_says_is_bounded_and_one_line() -> None:
     assert lines[-1]["done"] == lines[-1]["total"] == 3
 
 
+def test_a_run_whose_end_nobody_wrote_is_done(tmp_path: Path) -> None:
+    """The service was killed between its worker's last word and its own."""
+    store = Store(tmp_path / "store")
+    with taken_in(store) as place:
+        job = store.update(store.add("name", {"model": "m"}, place), state="running")
+    store.close()
+    (store.folder(job.id) / "run").mkdir()
+    (store.folder(job.id) / "run" / "manifest.json").write_text("{}")
+    (store.folder(job.id) / ".run.partial-x").mkdir()
+    for _ in range(2):
+        again = Store(tmp_path / "store")
+        found = again.get(job.id)
+        again.close()
+        assert found is not None and found.state == "done" and found.finished is not None
+    names = sorted(path.name for path in store.folder(job.id).iterdir())
+    assert names == ["outcome.json", "request.json", "run"]
+
+
 def test_a_request_that_was_not_finished_is_forgotten_at_the_next_start(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     (store.incoming() / "half").write_bytes(b"x")

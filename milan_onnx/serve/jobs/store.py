@@ -238,7 +238,7 @@ class Store:
                 known = self.get(folder.name)
                 found = known if known and not _outdated(known, folder) else _from_folder(folder)
                 if found is not None and found != known:
-                    self._put(found)
+                    self.update(found)
         for _, job in self.ages():
             if job not in kept:
                 with self._lock, self._index:
