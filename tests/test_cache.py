@@ -21,7 +21,7 @@ from PIL import Image
 
 import milan_onnx
 from milan_onnx.cache import CONTENT, ENTRY, Cache, Key, choose_folder
-from milan_onnx.describing import DescribeOptions, run_key
+from milan_onnx.describing import DescribeOptions, finishing, run_key
 from tests.conftest import Command
 from tests.test_generator import generator
 from tests.toy import FLOAT, Graph, toy_bundle, toy_subject
@@ -360,14 +360,14 @@ def test_photos_that_change_under_a_run_are_not_kept(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(place / "cache")
-    scan = milan_onnx.describing.scan_layers
+    scan = finishing.scan_layers
 
     def scan_and_touch(*job: Any) -> Any:
         found = scan(*job)
         photo(55).save(place / "photos" / "00.png")
         return found
 
-    monkeypatch.setattr("milan_onnx.describing.scan_layers", scan_and_touch)
+    monkeypatch.setattr(finishing, "scan_layers", scan_and_touch)
     milan_onnx.describe(
         place / "m.onnx", "relu1", place / "photos", place / "run", bundle=place / "b", cache=cache
     )

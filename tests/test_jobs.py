@@ -126,8 +126,10 @@ def test_the_command_line_wins_and_the_cache_serves_all(milan: Command, place: P
     assert milan("describe", "--job", path, cwd=place).returncode == 0
     assert (place / "x").is_dir()
     again = milan("describe", "--job", path, cwd=place)
-    assert again.returncode == USAGE
-    assert "already holds a run" in again.stdout
+    assert again.returncode == 0 and "nothing to do" in again.stderr
+    other = milan("describe", "--job", path, "--candidates", 2, cwd=place)
+    assert other.returncode == USAGE
+    assert "already holds a run" in other.stdout
     line = ("describe", "--job", path, "--overwrite", "--exemplars", 3, "--cache", "c", "-o", "y")
     for _ in range(2):
         done = milan(*line, "-l", "relu6", cwd=place)

@@ -351,7 +351,9 @@ def test_a_model_is_described_first(
     assert (tmp_path / "model-run" / "report.html").is_file()
     assert "describing the model first" in done.stderr
     again = milan(*line, "--layer", "relu6", "--out", "model-run", cwd=tmp_path)
-    assert again.returncode == USAGE and "--overwrite" in again.stderr
+    assert again.returncode == 0 and "nothing to do" in again.stderr
+    other = milan(*line, "--layer", "relu1", "--out", "model-run", cwd=tmp_path)
+    assert other.returncode == USAGE and "--overwrite" in other.stderr
 
 
 # --- mistakes ------------------------------------------------------------------------------------
