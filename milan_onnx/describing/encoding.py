@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.bundle import EncoderSpec
 from milan_onnx.describing.features import StoredFeatures
 from milan_onnx.describing.job import Captioning
 from milan_onnx.describing.kept import Count, Kept
@@ -26,6 +27,7 @@ MASKS = 64
 """Masks made at once: 13 MB at 224x224."""
 BLOCK = 256
 """Features handed over at once, at least, where a batch of images has so many."""
+EVERYTHING = slice(None)
 NOTHING_TO_DESCRIBE = frozenset({"dead", "constant"})
 
 
@@ -88,8 +90,7 @@ def encode_exemplars(
     Raises ProbeError when a photo can no longer be read, OutputUnwritable when features need a file
     and the disk is full.
     """
-    fade = job.search.legacy
-    regions = [_exemplar_regions(layer, encoder.image_size, fade) for layer in layers]
+    regions = exemplar_regions(job, layers)
     places = [kept.folder / f"features-{i}" if kept.folder else None for i in range(len(layers))]
     features = [
         StoredFeatures(len(r.ids), r.ids.shape[1], encoder.spec.features, place)
@@ -104,11 +105,16 @@ def encode_exemplars(
     if not all(layer.found for layer in features):
         count.done = 0
     parts = encode_regions(job, regions, encoder, "encode", lambda *part: part, count)
-    for uses, vectors in parts:
-        for index in np.unique(uses.layer):
-            mine = uses.layer == index
-            features[index].put(uses.row[mine], uses.slot[mine], vectors[mine])
+    for part in parts:
+        put_features(features, *part)
     return features
+
+
+def put_features(features: Sequence[StoredFeatures], uses: Uses, vectors: Floats) -> None:
+    """Put features float32 (n, F) of exemplars (n) where they belong."""
+    for index in np.unique(uses.layer):
+        mine = uses.layer == index
+        features[index].put(uses.row[mine], uses.slot[mine], vectors[mine])
 
 
 def encode_regions(
@@ -118,12 +124,15 @@ def encode_regions(
     stage: str,
     work: Callable[[Uses, Floats], T],
     count: Count,
+    part: slice = EVERYTHING,
 ) -> Iterator[T]:
     """What ``work`` makes of regions and their features float32 (n, F), photo by photo.
 
     ``regions``: of each layer; ``stage``: its name in progress. ``work`` runs in several threads at
     once. ``count``: of the batches of photos that are done; those of an earlier try are passed
-    over. Raises ProbeError when a photo cannot be read, OutputUnwritable from ``count``.
+    over. ``part``: of the photos in their order (`photos_of`).
+
+    Raises ProbeError when a photo cannot be read, OutputUnwritable from ``count``.
     """
     uses = _uses(regions)
     size = encoder.image_size
@@ -139,9 +148,9 @@ def encode_regions(
         )
         return [work(*block) for block in _blocks(pooled)]
 
-    photos = sorted(uses)
+    photos = sorted(uses)[part]
     begin = min(count.done * BATCH, len(photos))
-    with job.say.stage(stage, len(uses), "images") as meter:
+    with job.say.stage(stage, len(photos), "images") as meter:
         meter(begin)
         batches = _chunks(frames(job.probe, photos[begin:], view, workers=job.threads))
         for batch, made in in_order(encode, batches, job.in_flight):
@@ -151,21 +160,21 @@ def encode_regions(
     count.end()
 
 
-def coarse_side(encoder: Encoder, grid: tuple[int, int]) -> int:
+def coarse_side(spec: EncoderSpec, grid: tuple[int, int]) -> int:
     """The least of a quarter, half and all of the frame's side that serves maps of a grid (h, w).
 
     A mask of a quarter's side is made in a fifth of the time. It must not be coarser than the
     activations, or their peaks would be missed, and fit the encoder's levels in whole cells.
     """
-    sizes = {size for level in encoder.spec.levels for size in (level.height, level.width)}
-    if encoder.spec.mask_resize != "area":
-        return encoder.image_size
+    sizes = {size for level in spec.levels for size in (level.height, level.width)}
+    if spec.mask_resize != "area":
+        return spec.image_size
     for parts in (4, 2):
-        side, rest = divmod(encoder.image_size, parts)
+        side, rest = divmod(spec.image_size, parts)
         whole = all(side % size == 0 or size % side == 0 for size in sizes) if side else False
         if whole and rest == 0 and side >= max(grid):
             return side
-    return encoder.image_size
+    return spec.image_size
 
 
 def _at_most(level: Floats, side: int) -> Floats:
@@ -179,6 +188,17 @@ def _at_most(level: Floats, side: int) -> Floats:
     down, across = max(1, down), max(1, across)
     parts = [level[:, :, y::down, x::across] for y in range(down) for x in range(across)]
     return np.asarray(sum(parts[1:], parts[0]) / np.float32(len(parts)), dtype=np.float32)
+
+
+def exemplar_regions(job: Captioning, layers: Sequence[LayerExemplars]) -> list[Regions]:
+    """The regions of all exemplars of the describable units of each layer."""
+    side = job.bundle.manifest.encoder.image_size
+    return [_exemplar_regions(layer, side, job.search.legacy) for layer in layers]
+
+
+def photos_of(regions: Sequence[Regions]) -> int:
+    """How many distinct photos there are."""
+    return len(np.unique(np.concatenate([r.ids[r.ids >= 0] for r in regions])))
 
 
 def _exemplar_regions(layer: LayerExemplars, side: int, fade: bool) -> Regions:

@@ -11,14 +11,21 @@ nor precision changes by it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.describing.encoding import Ids, Regions, Uses, coarse_side, encode_regions
+from milan_onnx.describing.encoding import (
+    EVERYTHING,
+    Ids,
+    Regions,
+    Uses,
+    coarse_side,
+    encode_regions,
+)
 from milan_onnx.describing.figures import average_precision, mean, pearson, quantile_bar
 from milan_onnx.describing.job import Captioning, Job
 from milan_onnx.describing.kept import Count, Kept
@@ -108,12 +115,37 @@ def score_layers(
 
     ``table``: the token ids of the labels (`phrase_table`). Goes on from what was kept.
     """
-    regions = [
-        _regions(layer, held, s.units, coarse_side(encoder, held.grid))
+    regions = held_out_regions(job, layers, held_out, scored)
+    count = _count(kept, scored)
+    for part in score_regions(job, describer, encoder, regions, table, count):
+        put_scores(scored, *part)
+
+
+def held_out_regions(
+    job: Captioning,
+    layers: Sequence[LayerExemplars],
+    held_out: Sequence[HeldOut],
+    scored: Sequence[Scored],
+) -> list[Regions]:
+    """The regions of the units' held-out photos in each layer."""
+    spec = job.bundle.manifest.encoder
+    return [
+        _regions(layer, held, s.units, coarse_side(spec, held.grid))
         for layer, held, s in zip(layers, held_out, scored, strict=True)
     ]
-    first = np.cumsum([0, *(len(s.units) for s in scored)])
-    count = _count(kept, scored)
+
+
+def score_regions(
+    job: Captioning,
+    describer: Describer,
+    encoder: Encoder,
+    regions: Sequence[Regions],
+    table: Ids,
+    count: Count,
+    part: slice = EVERYTHING,
+) -> Iterator[tuple[Uses, Scores]]:
+    """log p(phrase|region) (n, 1 + OTHERS) of regions, part by part; ``part``: of the photos."""
+    first = np.cumsum([0, *(len(layer.ids) for layer in regions)])
 
     def work(uses: Uses, features: Floats) -> tuple[Uses, Scores]:
         phrases = table[first[uses.layer] + uses.row]
@@ -121,11 +153,14 @@ def score_layers(
         found = describer.score(features[:, None], region, phrases.reshape(len(region), -1))
         return uses, found.reshape(-1, 1 + OTHERS)
 
-    parts = encode_regions(job, regions, encoder, "validate", work, count)
-    for uses, found in parts:
-        for index in np.unique(uses.layer):
-            mine = uses.layer == index
-            scored[index].scores[uses.row[mine], :, uses.slot[mine]] = found[mine]
+    return encode_regions(job, regions, encoder, "validate", work, count, part)
+
+
+def put_scores(scored: Sequence[Scored], uses: Uses, found: Scores) -> None:
+    """Put scores of regions (n, 1 + OTHERS) where they belong."""
+    for index in np.unique(uses.layer):
+        mine = uses.layer == index
+        scored[index].scores[uses.row[mine], :, uses.slot[mine]] = found[mine]
 
 
 def phrase_table(scored: Sequence[Scored], described: Sequence[Sequence[Described]]) -> Ids:

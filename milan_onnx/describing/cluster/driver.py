@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from milan_onnx.cache import Key
 from milan_onnx.choice import Choice
 from milan_onnx.describing.cluster.options import ClusterOptions
 from milan_onnx.describing.cluster.worker import (
     Blueprint,
-    Units,
+    Found,
+    Labels,
     Worker,
     call_of,
     merge_states,
-    some_held_out,
-    some_units,
 )
-from milan_onnx.describing.encoding import describable
+from milan_onnx.describing.encoding import BATCH as FRAMES
+from milan_onnx.describing.encoding import exemplar_regions, photos_of, put_features
+from milan_onnx.describing.features import StoredFeatures
 from milan_onnx.describing.job import Job
 from milan_onnx.describing.journal import Journal
 from milan_onnx.describing.kept import NOWHERE, Kept
@@ -47,7 +46,13 @@ from milan_onnx.describing.scanning import (
     resumed,
     scan_settings,
 )
-from milan_onnx.describing.validating import judge, phrase_table, unscored
+from milan_onnx.describing.validating import (
+    held_out_regions,
+    judge,
+    phrase_table,
+    put_scores,
+    unscored,
+)
 from milan_onnx.errors import EnvironmentUnfit, ExtraMissing, MilanError
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.labels import UnitLabel
@@ -59,6 +64,8 @@ PARTS = 4
 """Parts of the photos for each worker: a lost one costs a quarter of what it did."""
 LEAST_PHOTOS = 32
 REACH_SECONDS = 10
+SHARES = 3
+"""Shares of a later stage for each worker: the last one to end keeps others waiting less."""
 RETRIES = 5
 """Times that a worker is replaced, and a part is done again."""
 
@@ -126,85 +133,100 @@ class Cluster:
     def labels(
         self, job: Job, scanned: Scanned, on_label: Callable[[UnitLabel], None], kept: Kept
     ) -> list[UnitLabel]:
-        """Labels of all units, by parts of the units; raises as the stages do here."""
+        """Labels of all units: workers encode by photos, and describe by units; raises as the
+        stages do here."""
         told = (lambda label: None) if scanned.held_out else on_label
-        described = self._described(job, scanned.layers, told, kept)
+        self._connected(job)
+        found = self._ray.put(Found(scanned.layers, scanned.held_out))
+        features = self._encoded(job, scanned.layers, found)
+        described = self._described(job, scanned.layers, features, told, kept)
         if not scanned.held_out:
             return [unit.label for layer in described for unit in layer]
-        labels = self._validated(job, scanned, described)
+        labels = self._validated(job, scanned, described, found)
         for label in labels:
             on_label(label)
         return labels
+
+    def _encoded(
+        self, job: Job, layers: Sequence[LayerExemplars], found: Any
+    ) -> list[StoredFeatures]:
+        """Features (describable units, K, F) of each layer."""
+        regions, length = exemplar_regions(job, layers), job.bundle.manifest.encoder.features
+        features = [StoredFeatures(len(r.ids), r.ids.shape[1], length, None) for r in regions]
+        for part in self._by_photos("encode", "encode", (found,), photos_of(regions), job):
+            put_features(features, *part)
+        return features
 
     def _described(
         self,
         job: Job,
         layers: Sequence[LayerExemplars],
+        features: Sequence[StoredFeatures],
         on_label: Callable[[UnitLabel], None],
         kept: Kept,
     ) -> list[list[Described]]:
-        total = sum(len(describable(layer)) for layer in layers)
+        total = sum(len(units) for units in features)
         with (
             Journal(NOWHERE if job.search.legacy else kept) as journal,
             job.say.stage("describe", total, "units") as meter,
         ):
-            return [
-                label_layer(job, layer, self._found(job, layer, meter, journal), on_label)
-                for layer in layers
-            ]
+            found = (self._found(job, units, meter, journal) for units in features)
+            pairs = zip(layers, found, strict=True)
+            return [label_layer(job, layer, texts, on_label) for layer, texts in pairs]
 
     def _found(
-        self, job: Job, layer: LayerExemplars, meter: Meter, journal: Journal
+        self, job: Job, units: StoredFeatures, meter: Meter, journal: Journal
     ) -> Iterator[Sequence[Hypothesis]]:
         """The hypotheses of a layer's describable units, in order."""
-        units = np.array(describable(layer), np.int64)
         before = journal.take(len(units), BATCH)
         meter(len(before))
         yield from before
-        left = units[len(before) :]
         # The paper's code ranks by all units of a layer together.
-        size = len(units) if job.search.legacy else self._block(job, len(left))
-        parts = [left[start : start + size] for start in range(0, len(left), max(1, size))]
-        for found in self._in_order("describe", [(Units(some_units(layer, p)),) for p in parts]):
+        size = len(units) if job.search.legacy else self._share(len(units) - len(before), BATCH)
+        starts = range(len(before), len(units), max(1, size))
+        asked = ((units[start : start + size],) for start in starts)
+        for found in self._in_order("describe", asked):
             meter(len(found))
             for hypotheses in found:
                 journal.put(hypotheses)
                 yield hypotheses
 
     def _validated(
-        self, job: Job, scanned: Scanned, described: Sequence[Sequence[Described]]
+        self, job: Job, scanned: Scanned, described: Sequence[Sequence[Described]], found: Any
     ) -> list[UnitLabel]:
-        held_out = scanned.held_out
+        layers, held_out = scanned.layers, scanned.held_out
         scored = [unscored(held, units) for held, units in zip(held_out, described, strict=True)]
-        table, first = phrase_table(scored, described), 0
-        labels: list[UnitLabel] = []
-        with job.say.stage("validate", len(table), "units") as meter:
-            for layer, held, rows, units in zip(
-                scanned.layers, held_out, scored, described, strict=True
-            ):
-                size = self._block(job, len(rows.units))
-                starts = range(0, len(rows.units), size)
-                ask = []
-                for start in starts:
-                    some = slice(start, start + size)
-                    wanted = rows.units[some]
-                    phrases = table[first + start : first + start + len(wanted)]
-                    part = some_units(layer, wanted), some_held_out(held, wanted)
-                    ask.append((Units(*part, rows.others[some], phrases),))
-                for start, scores in zip(starts, self._in_order("score", ask), strict=True):
-                    rows.scores[start : start + size] = scores
-                    meter(len(scores))
-                first += len(rows.units)
-                own = [unit.label for unit in units]
-                labels += judge(rows, held, own, job.options.validity_level)
-        return labels
+        regions = held_out_regions(job, layers, held_out, scored)
+        units = tuple(layer.units for layer in scored)
+        labels = self._ray.put(Labels(units, phrase_table(scored, described)))
+        photos = photos_of(regions)
+        for part in self._by_photos("validate", "score", (found, labels), photos, job):
+            put_scores(scored, *part)
+        level = job.options.validity_level
+        return [
+            label
+            for layer, held, own in zip(scored, held_out, described, strict=True)
+            for label in judge(layer, held, [unit.label for unit in own], level)
+        ]
 
-    def _block(self, job: Job, units: int) -> int:
-        """Units that a worker does at once: whole batches of the search, two blocks for each."""
-        each = math.ceil(units / (2 * max(1, len(self._connected(job)))))
-        return max(1, math.ceil(each / BATCH)) * BATCH
+    def _by_photos(
+        self, stage: str, method: str, given: tuple[Any, ...], photos: int, job: Job
+    ) -> Iterator[Any]:
+        """What workers make of parts of so many photos, in any order."""
+        size = self._share(photos, FRAMES)
+        starts = range(0, photos, max(1, size))
+        asked = [(*given, start, min(photos, start + size)) for start in starts]
+        with job.say.stage(stage, photos, "images") as meter:
+            for index, (answer,) in self._spread(method, asked):
+                yield from self._get(answer)
+                meter(asked[index][-1] - asked[index][-2])
 
-    def _in_order(self, method: str, asked: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def _share(self, things: int, step: int) -> int:
+        """How many of some things a worker does at once: whole steps, a few shares for each."""
+        each = math.ceil(things / (SHARES * max(1, len(self._workers))))
+        return max(1, math.ceil(each / step)) * step
+
+    def _in_order(self, method: str, asked: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """What workers answer, in the order of the asking."""
         early: dict[int, Any] = {}
         wanted = 0
@@ -215,7 +237,7 @@ class Cluster:
                 wanted += 1
 
     def _spread(
-        self, method: str, asked: Sequence[tuple[Any, ...]], returns: int = 1
+        self, method: str, asked: Iterable[tuple[Any, ...]], returns: int = 1
     ) -> Iterator[tuple[int, list[Any]]]:
         """Indices and references of answers as they come; a worker has one more in its queue."""
         free = [*self._workers, *self._workers]

@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from milan_onnx.describing.encoding import Ids, encode_exemplars
+from milan_onnx.describing.encoding import (
+    Floats,
+    Ids,
+    Uses,
+    encode_regions,
+    exemplar_regions,
+)
 from milan_onnx.describing.job import Job, prepare
-from milan_onnx.describing.kept import NOWHERE
+from milan_onnx.describing.kept import NOWHERE, Count
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.part import Part
 from milan_onnx.describing.recalling import job_facts
 from milan_onnx.describing.scanning import Opened, count_photos, new_scan, open_model
-from milan_onnx.describing.validating import Scored, score_layers
+from milan_onnx.describing.validating import Scored, Scores, held_out_regions, score_regions
 from milan_onnx.exemplars import HeldOut, LayerExemplars, Scan
 from milan_onnx.exemplars.state import Arrays
 from milan_onnx.progress import Silent
@@ -48,20 +53,25 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Units:
-    """Some units of one layer, with what is to be described or tested of them."""
+class Found:
+    """What the scan found, for all workers: nodes hold it once."""
 
-    layer: LayerExemplars
-    """The layer with no other units."""
+    layers: tuple[LayerExemplars, ...]
+    """The exemplars of each layer."""
 
-    held_out: HeldOut | None = None
-    """Their held-out photos, where labels are to be tested."""
+    held_out: tuple[HeldOut, ...]
+    """Their held-out photos; empty: none were held out."""
 
-    others: Ids | None = None
-    """For each, whose labels it is held against (`Scored.others`)."""
 
-    phrases: Ids | None = None
-    """Token ids of its own label and of theirs (units, 1 + OTHERS, length)."""
+@dataclass(frozen=True)
+class Labels:
+    """Labels that are to be tested."""
+
+    units: tuple[Ids, ...]
+    """The units of each layer that have one (n,)."""
+
+    phrases: Ids
+    """Token ids of each one's own label and of others' (n of all layers, 1 + OTHERS, length)."""
 
 
 class Worker:
@@ -89,25 +99,34 @@ class Worker:
         part.scan.settle()
         return part.state(), asdict(self._opened.ran)
 
-    def describe(self, units: Units) -> list[list[Hypothesis]]:
-        """The hypotheses of units."""
-        describer, encoder = self._captioner()
-        features = encode_exemplars(self._job, [units.layer], encoder, NOWHERE)[0]
-        options = self._job.options
-        found = describer.describe(features, self._job.search, candidates=options.candidates)
-        return list(found)
+    def encode(self, found: Found, begin: int, end: int) -> list[tuple[Uses, Floats]]:
+        """Features of exemplars in these of their photos."""
+        regions, (_, encoder) = exemplar_regions(self._job, found.layers), self._captioner()
+        photos, count = slice(begin, end), Count(NOWHERE, "encode", lambda: None)
 
-    def score(self, units: Units) -> NDArray[np.float64]:
-        """Scores of labels on held-out photos: (units, 1 + OTHERS, S)."""
-        if units.held_out is None or units.others is None or units.phrases is None:
-            raise ValueError("units without held-out photos cannot be scored")
+        def as_they_are(uses: Uses, features: Floats) -> tuple[Uses, Floats]:
+            return uses, features
+
+        return list(
+            encode_regions(self._job, regions, encoder, "encode", as_they_are, count, photos)
+        )
+
+    def describe(self, features: Floats) -> list[list[Hypothesis]]:
+        """The hypotheses of units with features (U, K, F)."""
+        describer, _ = self._captioner()
+        candidates = self._job.options.candidates
+        return list(describer.describe(features, self._job.search, candidates=candidates))
+
+    def score(
+        self, found: Found, labels: Labels, begin: int, end: int
+    ) -> list[tuple[Uses, Scores]]:
+        """Scores of labels in these of the held-out photos."""
         describer, encoder = self._captioner()
-        rows = np.arange(len(units.others))
-        shape = (len(rows), units.phrases.shape[1], units.held_out.ids.shape[1])
-        scored = Scored(rows, units.others, np.zeros(shape))
-        layers, held_out, table = [units.layer], [units.held_out], units.phrases
-        score_layers(self._job, describer, encoder, layers, held_out, [scored], table, NOWHERE)
-        return scored.scores
+        scored = [Scored(units, units[:0], np.zeros((0, 0, 0))) for units in labels.units]
+        regions = held_out_regions(self._job, found.layers, found.held_out, scored)
+        photos, count = slice(begin, end), Count(NOWHERE, "validate", lambda: None)
+        parts = score_regions(self._job, describer, encoder, regions, labels.phrases, count, photos)
+        return list(parts)
 
     def _captioner(self) -> tuple[Describer, Encoder]:
         if self._describer is None or self._encoder is None:
@@ -136,24 +155,6 @@ def merge_states(blueprint: Blueprint, first: Arrays, second: Arrays) -> Arrays:
     part.merge(Part.of(second, blueprint.new()))
     part.scan.settle()
     return part.state()
-
-
-def some_units(layer: LayerExemplars, units: Ids) -> LayerExemplars:
-    """A layer with these units and no others."""
-    arrays = ("ids", "activations", "maps", "thresholds", "bottomed", "maximum", "fingerprint")
-    some: dict[str, Any] = {name: np.asarray(getattr(layer, name)[units]) for name in arrays}
-    return replace(layer, **some)
-
-
-def some_held_out(held_out: HeldOut, units: Ids) -> HeldOut:
-    """The held-out photos of these units and no others."""
-    return replace(
-        held_out,
-        ids=held_out.ids[units],
-        activations=held_out.activations[units],
-        top_maps=held_out.top_maps[units],
-        sample_maps=np.ascontiguousarray(held_out.sample_maps[:, units]),
-    )
 
 
 def call_of(job: Job, images: str | Path | None, bundle: str | Path | None, threads: int) -> Call:
