@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -130,18 +129,17 @@ def _stages(said: str) -> dict[str, float]:
     return found
 
 
-def predicted(model: Any, photos: int, workers: int, start: float) -> float:
-    """Seconds on so many workers of one processor: what they share is their processors."""
-    at_once = min(workers, len(os.sched_getaffinity(0)))
-    work = photos * model["photo"] + model["encoded"] * model["encoded photo"]
-    return start + (work + model["units"] * model["unit"]) / at_once
+def work(model: Any, photos: int, encoded: int, units: int) -> float:
+    """Seconds of one thread."""
+    made = encoded * model["encoded photo"] + units * model["unit"]
+    return float(photos * model["photo"] + made)
 
 
 def workers(given: argparse.Namespace) -> dict[str, Any]:
     """Measured and predicted seconds on 1, 2 and 4 workers."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        counts = (given.limit // 4, given.limit)
+        counts = (given.limit // 8, given.limit)
         lists = []
         for count in counts:
             (place / str(count)).mkdir()
@@ -149,20 +147,37 @@ def workers(given: argparse.Namespace) -> dict[str, Any]:
             lists.append(place / str(count) / "photos.txt")
         job = [PROGRAM, "describe", str(given.model), "-l", given.layer]
         job += ["--no-report", "--no-validity", "--no-cache"]
-        model, rows = fit(job, *lists, counts, place), []
-        for number in (1, 2, 4):
-            line = [*job, "-i", str(lists[1]), "--engine", "ray", "--workers", str(number)]
-            line += ["--worker-cpus", "1", "--out", str(place / f"ray-{number}")]
-            rows.append({"workers": number, "measured": timed(line)})
-        # Ray's own start, and the making ready of a worker, are taken from the one worker's run.
-        start = rows[0]["measured"] - predicted(model, counts[1], 1, 0.0)
-        for row in rows:
-            row["predicted"] = predicted(model, counts[1], row["workers"], start)
-            row["same"] = _same(place / f"ray-{row['workers']}", place / f"fit-{counts[1]}")
-        state = (place / "state", ["--shard", "1/2", "--out", str(place / "state")])
-        timed([*job, "-i", str(lists[1]), *state[1]])
-        size = (state[0] / "scan.npz").stat().st_size
-    return {"model": model, "ray start": start, "workers": rows, "state MiB": size / 2**20}
+        model = fit(job, *lists, counts, place)
+        two = timed([*job, "-i", str(lists[1]), "--threads", "2", "--out", str(place / "two")])
+        model["gain of two threads"] = (model["runs"][counts[1]]["whole"] - model["start"]) / (
+            two - model["start"]
+        )
+
+        def ray(number: int, photos: Path, out: str) -> float:
+            line = [*job, "-i", str(photos), "--engine", "ray", "--workers", str(number)]
+            return timed([*line, "--worker-cpus", "1", "--out", str(place / out)])
+
+        def done(number: int, count: int) -> float:
+            found = model["runs"][count]
+            alone = work(model, count, int(found["encoded"]), int(found["units"]))
+            return alone / (model["gain of two threads"] if number > 1 else 1.0)
+
+        # Starting is what a small job takes beyond its work; of 2 workers it is between 1 and 4.
+        start = {n: ray(n, lists[0], f"few-{n}") - done(n, counts[0]) for n in (1, 4)}
+        start[2] = start[1] + (start[4] - start[1]) / 3
+        rows = [
+            {
+                "workers": number,
+                "measured": ray(number, lists[1], f"ray-{number}"),
+                "predicted": start[number] + done(number, counts[1]),
+                "same": _same(place / f"ray-{number}", place / f"fit-{counts[1]}"),
+            }
+            for number in (1, 2, 4)
+        ]
+        shard = ["--shard", "1/2", "--out", str(place / "state")]
+        timed([*job, "-i", str(lists[1]), *shard])
+        size = (place / "state" / "scan.npz").stat().st_size
+    return {"model": model, "start": start, "workers": rows, "state MiB": size / 2**20}
 
 
 def _figures(row: dict[str, float]) -> tuple[float, float, float]:
@@ -201,7 +216,8 @@ def main() -> None:
         for r in result["workers"]
     ]
     report(head, table, result, given.json)
-    print({k: v for k, v in result["model"].items() if k != "runs"}, result["state MiB"])
+    print({k: v for k, v in result["model"].items() if k != "runs"})
+    print(f"start: {result['start']}, state of half of the photos: {result['state MiB']:.1f} MiB")
 
 
 if __name__ == "__main__":
