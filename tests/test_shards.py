@@ -51,7 +51,7 @@ def facts(run: Path) -> dict[str, object]:
     return dict(manifest)
 
 
-@pytest.mark.parametrize(("count", "options"), [(1, ()), (2, ()), (7, ("--tail-memory", "0"))])
+@pytest.mark.parametrize(("count", "options"), [(1, ()), (2, ()), (5, ()), (7, ("--tail-memory", "0"))])
 def test_shards_make_the_same_bytes(
     milan: Command,
     place: Path,

@@ -122,8 +122,9 @@ def kept_is_said(place: Making, say: Reporter) -> Iterator[None]:
     """Say what becomes of the work where it does not come to its end."""
     try:
         yield
-    except BaseException:
-        if place.holds_work:
+    except BaseException as error:
+        # What was asked for and cannot be will not be any better when it is asked for again.
+        if place.holds_work and not isinstance(error, UsageError):
             say.note(f"what is done is kept in {place.place}: the same command goes on from there")
         raise
 
