@@ -51,7 +51,9 @@ def facts(run: Path) -> dict[str, object]:
     return dict(manifest)
 
 
-@pytest.mark.parametrize(("count", "options"), [(1, ()), (2, ()), (5, ()), (7, ("--tail-memory", "0"))])
+@pytest.mark.parametrize(
+    ("count", "options"), [(1, ()), (2, ()), (5, ()), (7, ("--tail-memory", "0"))]
+)
 def test_shards_make_the_same_bytes(
     milan: Command,
     place: Path,
@@ -76,6 +78,9 @@ def test_shards_make_the_same_bytes(
     assert facts(tmp_path / "run") == facts(whole)
     again = milan("merge", *shards, "--no-report", "--out", tmp_path / "run", cwd=tmp_path)
     assert again.returncode == 0 and "nothing to do" in again.stderr
+    if count == 2:
+        done = milan("merge", *shards, "--no-report", cwd=tmp_path)
+        assert contents(tmp_path / "m-run") == contents(whole), done.stderr
 
 
 @pytest.fixture(scope="module")

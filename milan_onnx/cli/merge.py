@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from milan_onnx.cli.describe import FILES, RESULT, options
+from milan_onnx.cli.describe import FILES, RESULT, default_out, options
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, PLACE, console, name_results
 
@@ -31,9 +31,10 @@ def merge(shards: tuple[Path, ...], **given: Any) -> None:
     one process would have made. Of the photos only the exemplars are read again."""
     from milan_onnx.cli.table import LabelTable
     from milan_onnx.describing import merge_shards
+    from milan_onnx.describing.sharding import shard_model
 
     say = console(given["quiet"])
-    out = given["out"] or Path("run")
+    out = given["out"] or default_out(shard_model(shards[0]), say, given["overwrite"])
     names = ("device", "threads", "report", "overwrite", "formats", "milan_format")
     more = ("write_metadata", "metadata_out")
     merge_shards(

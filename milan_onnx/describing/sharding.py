@@ -154,6 +154,11 @@ class _Merge(Here):
         return finish(job, part, ran, kept)
 
 
+def shard_model(shard: str | Path) -> Path:
+    """The model that a shard is of, where it was. Raises RunError for what is no shard."""
+    return Path(_read(Path(shard)).arguments["model"])
+
+
 @dataclass(frozen=True)
 class _Record:
     """What shard.json says."""
