@@ -18,7 +18,7 @@ from milan_onnx.describing.folders import describe_folder
 from milan_onnx.describing.job import Job, prepare
 from milan_onnx.describing.kept import NOWHERE
 from milan_onnx.describing.options import DescribeOptions
-from milan_onnx.describing.recalling import CachedJob, run_facts
+from milan_onnx.describing.recalling import CachedJob, job_facts, run_facts
 from milan_onnx.describing.sharding import Shard, merge_shards, scan_shard
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter, Silent
@@ -78,8 +78,9 @@ def describe(
             place = Path(out)
             return make_run(prepared, engine, place, options.overwrite, say, on_label, cache)
         job = prepared()
-        cached = CachedJob(cache, job) if cache else None
-        return found_run(job, engine, cached, on_label, NOWHERE)
+        facts = job_facts(job)
+        cached = CachedJob(cache, job, facts) if cache else None
+        return found_run(job, facts, engine, cached, on_label, NOWHERE)
 
 
 def _engine(
@@ -107,4 +108,5 @@ def run_key(
     """What a cache would keep the run as that `describe` makes of the same; raises as it does."""
     options = options or DescribeOptions()
     options.check()
-    return Key(run_facts(prepare(model, layers, images, bundle, options, Silent())))
+    job = prepare(model, layers, images, bundle, options, Silent())
+    return Key(run_facts(job, job_facts(job)))

@@ -102,4 +102,5 @@ def _open(place: Path | None) -> Any:
     """A file to read and write: the one that is there, or one that goes with this process."""
     if place is None:
         return tempfile.TemporaryFile(prefix="milan-onnx-")
-    return os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    place.touch()
+    return place.open("r+b")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from milan_onnx.cache import Cache, Key
-from milan_onnx.describing.encoding import encode_exemplars
+from milan_onnx.describing.encoding import Ids, encode_exemplars
 from milan_onnx.describing.folders import write_folders
 from milan_onnx.describing.job import Job
 from milan_onnx.describing.kept import Kept
-from milan_onnx.describing.labelling import label_units
+from milan_onnx.describing.labelling import Described, label_units, searching
 from milan_onnx.describing.manifest import manifest
 from milan_onnx.describing.recalling import CachedJob, job_facts
 from milan_onnx.describing.resuming import begin, finished
 from milan_onnx.describing.scanning import Scanned, scan_layers
-from milan_onnx.describing.validating import validate
+from milan_onnx.describing.validating import Scored, score_layers, validate
 from milan_onnx.errors import UsageError
 from milan_onnx.labels import UnitLabel, summarize, validity_text, write_labels
 from milan_onnx.making import Making, making
@@ -51,17 +51,34 @@ class Here:
     def labels(self, job: Job, scanned: Scanned, on_label: OnLabel, kept: Kept) -> list[UnitLabel]:
         describer = Describer(job.bundle, job.device.value, job.threads)
         encoder = describer.encoder()
-        features = encode_exemplars(job, scanned.layers, encoder, kept)
-        # A label is complete once it was put to the test, after those of all layers are known.
-        told = (lambda label: None) if scanned.held_out else on_label
-        described = label_units(job, describer, scanned.layers, features, told, kept)
-        del features
-        if not scanned.held_out:
-            return [unit.label for layer in described for unit in layer]
-        labels = validate(job, describer, encoder, scanned, described, kept)
-        for label in labels:
-            on_label(label)
-        return labels
+
+        def describe(told: OnLabel) -> list[list[Described]]:
+            features = encode_exemplars(job, scanned.layers, encoder, kept)
+            search = searching(job, describer)
+            return label_units(job, scanned.layers, features, told, kept, search)
+
+        def score(scored: Sequence[Scored], table: Ids) -> None:
+            layers, held_out = scanned.layers, scanned.held_out
+            score_layers(job, describer, encoder, layers, held_out, scored, table, kept)
+
+        return complete(job, scanned, on_label, describe, score)
+
+
+def complete(
+    job: Job,
+    scanned: Scanned,
+    on_label: OnLabel,
+    describe: Callable[[OnLabel], list[list[Described]]],
+    score: Callable[[Sequence[Scored], Ids], None],
+) -> list[UnitLabel]:
+    """Labels of all units, told once they are complete: with photos held out, once all were put to
+    the test by ``score`` (`validate`)."""
+    if not scanned.held_out:
+        return [unit.label for layer in describe(on_label) for unit in layer]
+    labels = validate(job, scanned, describe(lambda label: None), score)
+    for label in labels:
+        on_label(label)
+    return labels
 
 
 def make_run(
@@ -81,14 +98,15 @@ def make_run(
     owned = making(out, overwrite=overwrite, marker=MANIFEST)
     with owned as place, kept_is_said(place, say):
         job = prepared()
-        before = None if overwrite else finished(job, out)
+        facts = job_facts(job)
+        before = None if overwrite else finished(job, facts, out)
         if before is not None:
             return _nothing_to_do(before, place, say, on_label)
         place.check_free()
         copy = _labelled(job, out)
-        kept = begin(place, job_facts(job), say)
-        cached = CachedJob(cache, job) if cache else None
-        run = found_run(job, engine, cached, on_label, kept)
+        kept = begin(place, facts, say)
+        cached = CachedJob(cache, job, facts) if cache else None
+        run = found_run(job, facts, engine, cached, on_label, kept)
         with place.whole() as folder:
             _save(folder, job, run, cached)
             if copy is not None:
@@ -97,9 +115,14 @@ def make_run(
 
 
 def found_run(
-    job: Job, engine: Engine, cached: CachedJob | None, on_label: OnLabel, kept: Kept
+    job: Job,
+    facts: Mapping[str, Any],
+    engine: Engine,
+    cached: CachedJob | None,
+    on_label: OnLabel,
+    kept: Kept,
 ) -> Run:
-    """The run of a job: as it was made before, or made now."""
+    """The run of a job with these facts: as it was made before, or made now."""
     run = cached.run() if cached else None
     if run is not None:
         for label in run.labels:
@@ -108,8 +131,8 @@ def found_run(
         scanned = engine.scan(job, kept)
         later = kept.under(scanned.met.photos.hexdigest()[:16])
         labels = engine.labels(job, scanned, on_label, later)
-        facts = Key(job_facts(job)).sha256
-        run = Run(manifest(job, scanned, labels, facts), tuple(labels), scanned.layers)
+        told = manifest(job, scanned, labels, Key(facts).sha256)
+        run = Run(told, tuple(labels), scanned.layers)
         if cached:
             cached.keep(run)
     if run.manifest["validity"] is not None:

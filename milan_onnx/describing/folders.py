@@ -18,7 +18,7 @@ from milan_onnx.choice import Choice
 from milan_onnx.describing.encoding import encode_exemplars
 from milan_onnx.describing.job import Captioning, choose_machine, choose_search
 from milan_onnx.describing.kept import NOWHERE
-from milan_onnx.describing.labelling import label_units
+from milan_onnx.describing.labelling import label_units, searching
 from milan_onnx.describing.manifest import folder_manifest
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.errors import BadInput, ProbeError
@@ -97,7 +97,8 @@ def _describe(
     )
     describer = Describer(captioner, device.value, threads.value)
     features = encode_exemplars(job, layers, describer.encoder(), NOWHERE)
-    described = label_units(job, describer, layers, features, on_label, NOWHERE)
+    search = searching(job, describer)
+    described = label_units(job, layers, features, on_label, NOWHERE, search)
     labels = [unit.label for layer in described for unit in layer]
     return Run(folder_manifest(job, folder, layers, labels), tuple(labels), tuple(layers))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from milan_onnx.choice import Choice
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.errors import LayerUnsuitable, ProbeError, UsageError
 from milan_onnx.exemplars import HeldOutOptions
+from milan_onnx.files import is_url
 from milan_onnx.generator import (
     RANGES,
     GeneratedImages,
@@ -21,7 +22,7 @@ from milan_onnx.generator import (
     choose_range,
 )
 from milan_onnx.geometry import Geometry
-from milan_onnx.probe import ProbeSet, open_probe
+from milan_onnx.probe import MadeProbe, ProbeSet, listing_digest, open_probe
 from milan_onnx.progress import Reporter
 from milan_onnx.runtime import Device, choose_device, choose_threads, search_options
 from milan_onnx.subject import (
@@ -207,6 +208,31 @@ def _generated(
     held = {"image_output": output.value, "image_range": bounds.value}
     geometry = Geometry(crop=probe.size, resize=None)
     return _Seen(numbers, probe, geometry, PIXEL, files.record() | held)
+
+
+def unchanged(job: Job, photos: range, skipped: Iterable[int], checksum: str) -> bool:
+    """Whether the photos at these places of the listing, but for those that could not be used,
+    still have the content of this checksum (`probe_digest`)."""
+    if isinstance(job.inputs, MadeProbe):
+        return True  # what they are made of is among the job's facts
+    unusable = {*skipped}
+    ids = [i for i in photos if i not in unusable]
+    return listing_digest(job.inputs, ids, workers=job.threads) == checksum
+
+
+def arguments(job: Job, images: str | Path | None, bundle: str | Path | None) -> dict[str, Any]:
+    """What `prepare` takes beside options to make the same job elsewhere, as JSON values."""
+    return {
+        "model": absolute(job.subject.path),
+        "layers": [f"tensor:{layer.tensor}" for layer in job.layers],
+        "images": absolute(images) if images else None,
+        "bundle": absolute(bundle) if bundle else None,
+    }
+
+
+def absolute(path: str | Path) -> str:
+    """A path as it may be used from anywhere; a URL as it is."""
+    return str(path) if is_url(path) else str(Path(path).absolute())
 
 
 def choose_machine(options: DescribeOptions, say: Reporter) -> tuple[Choice[Device], Choice[int]]:

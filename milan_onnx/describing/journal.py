@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from milan_onnx.describing.kept import Kept
 from milan_onnx.files import unwritable
@@ -32,7 +32,8 @@ class Journal:
         self._lines: list[bytes] = []
         if self._path is not None:
             try:
-                self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+                self._path.touch()
+                self._file = self._path.open("r+b")
             except OSError as error:
                 raise unwritable(self._path, error) from error
             self._lines = [line for line in self._file if line.endswith(b"\n")]
@@ -45,7 +46,7 @@ class Journal:
         for line in self._lines[:most]:
             try:
                 found.append([_hypothesis(value) for value in json.loads(line)])
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, KeyError):
                 break
         whole = len(found) if len(found) == most else len(found) - len(found) % step
         taken, self._lines = self._lines[:whole], self._lines[whole:]
@@ -87,12 +88,5 @@ class Journal:
                     raise unwritable(self._path, failed) from failed
 
 
-def _hypothesis(value: dict[str, object]) -> Hypothesis:
-    found = Hypothesis(**value)  # type: ignore[arg-type]
-    return Hypothesis(
-        str(found.description),
-        float(found.pmi),
-        float(found.log_p_given_exemplars),
-        float(found.log_p),
-        tuple(int(token) for token in found.tokens),
-    )
+def _hypothesis(value: dict[str, Any]) -> Hypothesis:
+    return Hypothesis(**(value | {"tokens": tuple(value["tokens"])}))

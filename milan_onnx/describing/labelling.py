@@ -19,6 +19,8 @@ from milan_onnx.runtime import Describer, Features, Hypothesis
 from milan_onnx.runtime.search import BATCH
 
 Floats = NDArray[np.float32]
+Search = Callable[[Features, Meter], Iterator[Sequence[Hypothesis]]]
+"""The hypotheses of units with features (U, K, F), in order; the meter is told of those done."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Described:
 
 def label_units(
     job: Captioning,
-    describer: Describer,
     layers: Sequence[LayerExemplars],
     features: Sequence[Features],
     on_label: Callable[[UnitLabel], None],
     kept: Kept,
+    search: Search,
 ) -> list[list[Described]]:
     """Labels of the units of each layer; ``features`` (describable units, K, F) of each layer.
 
@@ -48,26 +50,32 @@ def label_units(
     with Journal(NOWHERE if job.search.legacy else kept) as journal:
         total = sum(len(units) for units in features)
         with job.say.stage("describe", total, "units") as meter:
-            found = (find(job, describer, units, meter, journal) for units in features)
+            found = (_find(units, meter, journal, search) for units in features)
             pairs = zip(layers, found, strict=True)
-            return [label_layer(job, layer, texts, on_label) for layer, texts in pairs]
+            return [_label_layer(job, layer, texts, on_label) for layer, texts in pairs]
 
 
-def find(
-    job: Captioning, describer: Describer, units: Features, meter: Meter, journal: Journal
+def searching(job: Captioning, describer: Describer) -> Search:
+    """The search in this process."""
+    options, candidates = job.search, job.options.candidates
+    return lambda units, meter: describer.describe(
+        units, options, candidates=candidates, progress=meter
+    )
+
+
+def _find(
+    units: Features, meter: Meter, journal: Journal, search: Search
 ) -> Iterator[Sequence[Hypothesis]]:
     """The hypotheses of units with features (U, K, F), those of an earlier try first."""
     before = journal.take(len(units), BATCH)
     meter(len(before))
     yield from before
-    rest = _From(units, len(before))
-    candidates = job.options.candidates
-    for texts in describer.describe(rest, job.search, candidates=candidates, progress=meter):
+    for texts in search(_From(units, len(before)), meter):
         journal.put(texts)
         yield texts
 
 
-def label_layer(
+def _label_layer(
     job: Captioning,
     layer: LayerExemplars,
     found: Iterator[Sequence[Hypothesis]],

@@ -16,10 +16,10 @@ import numpy as np
 
 from milan_onnx.errors import RunError
 from milan_onnx.exemplars import Scan
-from milan_onnx.exemplars.state import Arrays
+from milan_onnx.exemplars.state import Arrays, fitting, within
+from milan_onnx.exemplars.state import part as inner
 from milan_onnx.files import atomic_file
 from milan_onnx.probe import Checksum, Converted, Skipped
-from milan_onnx.probe.checksum import LANES
 
 FACTS = "facts"
 PHOTOS = "photos"
@@ -85,9 +85,8 @@ class Part:
             "converted": [asdict(converted) for converted in self.met.converted],
         }
         text = json.dumps(facts, sort_keys=True).encode()
-        found = {f"{SCAN}.{name}": array for name, array in self.scan.state().items()}
-        lanes = self.met.photos.lanes.astype(np.uint16)
-        return {FACTS: np.frombuffer(text, np.uint8), PHOTOS: lanes, **found}
+        own: Arrays = {FACTS: np.frombuffer(text, np.uint8), PHOTOS: self.met.photos.lanes}
+        return own | within(SCAN, self.scan.state())
 
     @staticmethod
     def of(state: Mapping[str, Any], scan: Scan) -> Part:
@@ -96,14 +95,10 @@ class Part:
         Raises ValueError (or KeyError, TypeError) where it does not fit.
         """
         facts = json.loads(bytes(state[FACTS]))
-        photos = state[PHOTOS]
-        if photos.shape != (LANES,) or photos.dtype != np.uint16:
-            raise ValueError("its photos have no hash")
-        start = len(SCAN) + 1
-        scan.load({n[start:]: state[n] for n in state if n.startswith(f"{SCAN}.")})
+        scan.load(inner(SCAN, state))
         met = Met(
             int(facts["usable"]),
-            Checksum(photos),
+            Checksum(fitting(state, PHOTOS, Checksum().lanes)),
             [Skipped(**value) for value in facts["skipped"]],
             [Converted(**value) for value in facts["converted"]],
         )

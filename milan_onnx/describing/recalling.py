@@ -38,11 +38,12 @@ ELSEWHERE = ("applications", "cli", "export", "models")
 class CachedJob:
     """A job's place in a cache."""
 
-    def __init__(self, cache: Cache, job: Job) -> None:
+    def __init__(self, cache: Cache, job: Job, facts: Mapping[str, Any]) -> None:
+        """``facts``: the job's (`job_facts`)."""
         self._cache = cache
         self._job = job
         self._sound = True
-        self.key = Key(run_facts(job))
+        self.key = Key(run_facts(job, facts))
 
     def run(self) -> Run | None:
         """The job's run as it was made before, with what is told of it now; None: never made."""
@@ -82,13 +83,14 @@ class CachedJob:
             self._cache.keep(key, what, lambda folder: _copied(path, folder))
 
 
-def run_facts(job: Job) -> dict[str, Any]:
-    """Everything that may change the labels, exemplars and manifest of a job, as JSON values."""
-    return job_facts(job) | {"photos": listing_digest(job.inputs, workers=job.threads)}
+def run_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that may change the labels, exemplars and manifest of a job, as JSON values: its
+    facts, and the content of its photos."""
+    return {**facts, "photos": listing_digest(job.inputs, workers=job.threads)}
 
 
 def job_facts(job: Job) -> dict[str, Any]:
-    """The same but for the content of the photos, of which only the names are read.
+    """What may change a result, but for the content of the photos, of which the names are read.
 
     Not in it is what changes no byte of a result: threads, the batch on a CPU, and where things
     are.

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from milan_onnx.cache import Key
-from milan_onnx.describing.job import Job
+from milan_onnx.describing.job import Job, unchanged
 from milan_onnx.describing.kept import Kept
-from milan_onnx.describing.recalling import job_facts
 from milan_onnx.errors import RunError, UsageError
 from milan_onnx.files import write_json
 from milan_onnx.making import Making
-from milan_onnx.probe import MadeProbe, listing_digest
 from milan_onnx.progress import Reporter
 from milan_onnx.run import LABELS, MANIFEST, MILAN_FORMAT, REPORT, Run, load_run
 
@@ -22,7 +20,7 @@ MACHINE = ("arithmetic", "batch", "reduce")
 """Facts of where a job is done. Other processors may give other last bits."""
 
 
-def finished(job: Job, out: Path) -> Run | None:
+def finished(job: Job, facts: Mapping[str, Any], out: Path) -> Run | None:
     """The run that is there, where it is this job's and nothing that was asked for is missing."""
     if not (out / MANIFEST).is_file():
         return None
@@ -30,7 +28,7 @@ def finished(job: Job, out: Path) -> Run | None:
         run = load_run(out)
     except RunError:
         return None
-    same = run.manifest["environment"].get("job") == Key(job_facts(job)).sha256
+    same = run.manifest["environment"].get("job") == Key(facts).sha256
     return run if same and _has_all(job, out) and _same_photos(job, run) else None
 
 
@@ -43,13 +41,9 @@ def _has_all(job: Job, out: Path) -> bool:
 
 
 def _same_photos(job: Job, run: Run) -> bool:
-    """Whether the run's photos still have the content that they had."""
     probe = run.manifest["probe"]
-    if isinstance(job.inputs, MadeProbe):
-        return True
-    skipped = {photo["id"] for photo in probe["skipped"]}
-    ids = [i for i in range(len(job.inputs)) if i not in skipped]
-    return listing_digest(job.inputs, ids, workers=job.threads) == str(probe["sha256"])
+    skipped = [photo["id"] for photo in probe["skipped"]]
+    return unchanged(job, range(len(job.inputs)), skipped, probe["sha256"])
 
 
 def begin(making: Making, facts: Mapping[str, Any], say: Reporter) -> Kept:
@@ -58,10 +52,9 @@ def begin(making: Making, facts: Mapping[str, Any], say: Reporter) -> Kept:
     Work of another job is discarded where --overwrite says so; else that is a UsageError naming
     what differs. Raises OutputUnwritable where nothing can be kept.
     """
-    other = _read(making.facts)
-    if other is None or Key(other).sha256 != Key(facts).sha256:
+    if differs := difference(_read(making.facts) or {}, facts):
         if making.holds_work:
-            what = f"{making.out} was begun with another {difference(other or {}, facts)}"
+            what = f"{making.out} was begun with another {differs}"
             if not making.overwrite:
                 raise UsageError(what, hint="go on as it was begun, or --overwrite to begin anew")
             say.note(f"begins anew: {what}")
@@ -76,11 +69,11 @@ def apart_from_machine(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What differs, for people."""
-    plain = json.loads(json.dumps(other))
+    """What differs, for people; '' where nothing does."""
+    first, second = (json.loads(json.dumps(facts)) for facts in (one, other))
     names: list[str] = []
-    for name in sorted({*one, *plain}):
-        mine, theirs = one.get(name), plain.get(name)
+    for name in sorted({*first, *second}):
+        mine, theirs = first.get(name), second.get(name)
         if isinstance(mine, dict) and isinstance(theirs, dict):
             keys = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
             names += keys if name == "options" else [f"{name} ({', '.join(keys)})"] * bool(keys)

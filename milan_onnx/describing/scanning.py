@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.choice import Choice
-from milan_onnx.describing.job import Job, too_few
+from milan_onnx.describing.job import Job, too_few, unchanged
 from milan_onnx.describing.kept import Kept
 from milan_onnx.describing.part import Met, Part, load_part, save_part
 from milan_onnx.errors import ProbeError, RunError, SubjectError
@@ -26,9 +26,7 @@ from milan_onnx.exemplars.on_device import Reductions, look
 from milan_onnx.probe import (
     Batch,
     Loader,
-    MadeProbe,
     describe_skips,
-    listing_digest,
     nothing_usable,
 )
 from milan_onnx.runtime import Session, in_order
@@ -219,11 +217,8 @@ def ran_as(facts: Mapping[str, Any]) -> Ran:
 
 def same_photos(job: Job, part: Part) -> bool:
     """Whether the photos that were counted still have the content that they had."""
-    if isinstance(job.inputs, MadeProbe):
-        return True  # what they are made of is among the job's facts
-    skipped = {photo.id for photo in part.met.skipped}
-    ids = [i for i in range(part.begin, part.done) if i not in skipped]
-    return listing_digest(job.inputs, ids, workers=job.threads) == part.met.photos.hexdigest()
+    skipped = [photo.id for photo in part.met.skipped]
+    return unchanged(job, range(part.begin, part.done), skipped, part.met.photos.hexdigest())
 
 
 def _halves_fit(job: Job, scanned: LayerScan) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from milan_onnx.cache import Key
 from milan_onnx.describing.finishing import Here, OnLabel, kept_is_said, make_run
-from milan_onnx.describing.job import Job, prepare
+from milan_onnx.describing.job import Job, absolute, arguments, prepare
 from milan_onnx.describing.kept import Kept
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.part import Part, load_part, save_part
@@ -124,16 +124,16 @@ def merge_shards(
     `milan_onnx.describe`.
     """
     say, records = reporter or Silent(), _records([Path(shard) for shard in shards])
-    arguments = records[0].arguments
-    options = replace(_options(arguments["options"]), **result)
+    before = records[0].arguments
+    options = replace(_options(before["options"]), **result)
     options.check()
 
     def prepared() -> Job:
         job = prepare(
-            model or arguments["model"],
-            arguments["layers"],
-            images or arguments["images"],
-            bundle or arguments["bundle"],
+            model or before["model"],
+            before["layers"],
+            images or before["images"],
+            bundle or before["bundle"],
             options,
             say,
         )
@@ -193,19 +193,9 @@ def _record(
         "shard": [shard.number, shard.of],
         "photos": [photos.start, photos.stop],
         "facts": facts,
-        "arguments": {
-            "model": _absolute(job.subject.path),
-            "layers": [f"tensor:{layer.tensor}" for layer in job.layers],
-            "images": _absolute(images) if images else None,
-            "bundle": _absolute(bundle) if bundle else None,
-            "options": {n: _absolute(v) if isinstance(v, Path) else v for n, v in kept.items()},
-        },
+        "arguments": arguments(job, images, bundle)
+        | {"options": {n: absolute(v) if isinstance(v, Path) else v for n, v in kept.items()}},
     }
-
-
-def _absolute(path: str | Path) -> str:
-    """A path as it may be used from anywhere; a URL as it is."""
-    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 def _options(recorded: Mapping[str, Any]) -> DescribeOptions:
@@ -232,7 +222,7 @@ def _finished(job: Job, facts: Mapping[str, Any], out: Path) -> bool:
         part, _ = load_part(out / STATE, new_scan(job))
     except RunError:
         return False
-    return Key(record.facts).sha256 == Key(facts).sha256 and same_photos(job, part)
+    return not difference(record.facts, facts) and same_photos(job, part)
 
 
 def _read(place: Path) -> _Record:
@@ -281,11 +271,11 @@ def _check_same(facts: Mapping[str, Any], records: Sequence[_Record], say: Repor
     """All shards must be of the job; that other processors scanned them is said."""
     alike = apart_from_machine(facts)
     for record in records:
-        mine = {name: value for name, value in record.facts.items() if name != "shard"}
-        mine = apart_from_machine(mine)
-        if Key(mine).sha256 != Key(alike).sha256:
+        mine = apart_from_machine(record.facts)
+        mine.pop("shard", None)
+        if differs := difference(mine, alike):
             raise RunError(
-                f"{record.place} was scanned with another {difference(mine, alike)}",
+                f"{record.place} was scanned with another {differs}",
                 hint="merge with the same files and program, or scan it again",
             )
     machines = {Key({n: r.facts.get(n) for n in MACHINE}).sha256 for r in records}

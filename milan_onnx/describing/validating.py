@@ -11,7 +11,7 @@ nor precision changes by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
@@ -79,20 +79,18 @@ class _Figures:
 
 def validate(
     job: Job,
-    describer: Describer,
-    encoder: Encoder,
     scanned: Scanned,
     described: Sequence[Sequence[Described]],
-    kept: Kept,
+    score: Callable[[Sequence[Scored], Ids], None],
 ) -> list[UnitLabel]:
     """Labels of all layers with their validity; the scan must have held photos out.
 
-    Goes on from what was kept. Raises as `encode_regions`.
+    ``score`` puts in the scores of labels, of which it is given the token ids
+    (`score_layers`); raises as it does.
     """
-    layers, held_out = scanned.layers, scanned.held_out
-    scored = [unscored(held, units) for held, units in zip(held_out, described, strict=True)]
-    table = phrase_table(scored, described)
-    score_layers(job, describer, encoder, layers, held_out, scored, table, kept)
+    held_out = scanned.held_out
+    scored = [_unscored(held, units) for held, units in zip(held_out, described, strict=True)]
+    score(scored, _phrase_table(scored, described))
     level = job.options.validity_level
     return [
         label
@@ -113,9 +111,9 @@ def score_layers(
 ) -> None:
     """Score labels on held-out photos, in place: each photo is encoded once, for all layers.
 
-    ``table``: the token ids of the labels (`phrase_table`). Goes on from what was kept.
+    ``table``: token ids (units of all layers, 1 + OTHERS, length). Goes on from what was kept.
     """
-    regions = held_out_regions(job, layers, held_out, scored)
+    regions = held_out_regions(job, layers, held_out, [layer.units for layer in scored])
     count = _count(kept, scored)
     for part in score_regions(job, describer, encoder, regions, table, count):
         put_scores(scored, *part)
@@ -125,13 +123,13 @@ def held_out_regions(
     job: Captioning,
     layers: Sequence[LayerExemplars],
     held_out: Sequence[HeldOut],
-    scored: Sequence[Scored],
+    units: Sequence[Ids],
 ) -> list[Regions]:
-    """The regions of the units' held-out photos in each layer."""
+    """The regions of the held-out photos of some units of each layer."""
     spec = job.bundle.manifest.encoder
     return [
-        _regions(layer, held, s.units, coarse_side(spec, held.grid))
-        for layer, held, s in zip(layers, held_out, scored, strict=True)
+        _regions(layer, held, some, coarse_side(spec, held.grid))
+        for layer, held, some in zip(layers, held_out, units, strict=True)
     ]
 
 
@@ -163,7 +161,7 @@ def put_scores(scored: Sequence[Scored], uses: Uses, found: Scores) -> None:
         scored[index].scores[uses.row[mine], :, uses.slot[mine]] = found[mine]
 
 
-def phrase_table(scored: Sequence[Scored], described: Sequence[Sequence[Described]]) -> Ids:
+def _phrase_table(scored: Sequence[Scored], described: Sequence[Sequence[Described]]) -> Ids:
     """Token ids (units of all layers, 1 + OTHERS, length): of each its own label's, then the
     others'."""
     pairs = zip(scored, described, strict=True)
@@ -248,7 +246,7 @@ def _regions(layer: LayerExemplars, held_out: HeldOut, units: Ids, side: int) ->
     )
 
 
-def unscored(held_out: HeldOut, described: Sequence[Described]) -> Scored:
+def _unscored(held_out: HeldOut, described: Sequence[Described]) -> Scored:
     """The units of a layer that have a description, and whose labels each is held against."""
     units = np.array([u for u, unit in enumerate(described) if unit.tokens], np.int64)
     others = shuffled([described[unit].tokens for unit in units.tolist()])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,18 @@ from milan_onnx.cache import Key
 from milan_onnx.choice import Choice
 from milan_onnx.describing.cluster.options import ClusterOptions
 from milan_onnx.describing.cluster.worker import (
-    Blueprint,
     Found,
     Labels,
     Worker,
-    call_of,
     merge_states,
 )
 from milan_onnx.describing.encoding import BATCH as FRAMES
-from milan_onnx.describing.encoding import exemplar_regions, photos_of, put_features
+from milan_onnx.describing.encoding import Ids, exemplar_regions, photos_of, put_features
 from milan_onnx.describing.features import StoredFeatures
-from milan_onnx.describing.job import Job
-from milan_onnx.describing.journal import Journal
-from milan_onnx.describing.kept import NOWHERE, Kept
-from milan_onnx.describing.labelling import Described, label_layer
+from milan_onnx.describing.finishing import OnLabel, complete
+from milan_onnx.describing.job import Job, arguments
+from milan_onnx.describing.kept import Kept
+from milan_onnx.describing.labelling import Described, label_units
 from milan_onnx.describing.part import Part, save_part
 from milan_onnx.describing.recalling import job_facts
 from milan_onnx.describing.resuming import apart_from_machine, difference
@@ -46,18 +46,12 @@ from milan_onnx.describing.scanning import (
     resumed,
     scan_settings,
 )
-from milan_onnx.describing.validating import (
-    held_out_regions,
-    judge,
-    phrase_table,
-    put_scores,
-    unscored,
-)
+from milan_onnx.describing.validating import Scored, held_out_regions, put_scores
 from milan_onnx.errors import EnvironmentUnfit, ExtraMissing, MilanError
 from milan_onnx.exemplars import LayerExemplars
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Meter, Reporter
-from milan_onnx.runtime import Hypothesis
+from milan_onnx.runtime import Features, Hypothesis
 from milan_onnx.runtime.search import BATCH
 
 PARTS = 4
@@ -106,46 +100,44 @@ class Cluster:
     def _scanned(self, job: Job, whole: range, kept: Kept) -> tuple[Part, Ran]:
         workers = self._connected(job)
         ranges = _ranges(len(whole), len(workers))
-        states, ran = _Parts(self._ray, job, kept), None
+        states = _Parts(self._ray, job, kept)
         todo = [photos for photos in ranges if not states.take(photos)]
         with job.say.stage("scan", len(whole), "images") as meter:
             meter(len(whole) - sum(map(len, todo)))
             ask = [(photos.start, photos.stop) for photos in todo]
             for index, (state, how) in self._spread("scan", ask, returns=2):
-                ran = ran_as(self._get(how))
-                states.put(todo[index], state, ran)
+                states.put(todo[index], state, ran_as(self._get(how)))
                 meter(len(todo[index]))
         part, ran = self._merged(job, [states.of(photos) for photos in ranges]), states.ran
         if kept.worth_it and kept.folder is not None:
             with kept.saving():
-                save_part(kept.folder / STATE, part, _facts(ran))
+                save_part(kept.folder / STATE, part, asdict(ran))
         return part, ran
 
     def _merged(self, job: Job, states: Sequence[Any]) -> Part:
         """All parts in one, by a tree of merges on the cluster."""
         merge = self._ray.remote(merge_states).options(num_cpus=0, max_retries=RETRIES)
-        blueprint = Blueprint(scan_settings(job))
+        settings = scan_settings(job)
         while len(states) > 1:
             pairs = [states[i : i + 2] for i in range(0, len(states), 2)]
-            states = [p[0] if len(p) == 1 else merge.remote(blueprint, *p) for p in pairs]
+            states = [p[0] if len(p) == 1 else merge.remote(settings, *p) for p in pairs]
         return Part.of(self._get(states[0]), new_scan(job))
 
-    def labels(
-        self, job: Job, scanned: Scanned, on_label: Callable[[UnitLabel], None], kept: Kept
-    ) -> list[UnitLabel]:
+    def labels(self, job: Job, scanned: Scanned, on_label: OnLabel, kept: Kept) -> list[UnitLabel]:
         """Labels of all units: workers encode by photos, and describe by units; raises as the
         stages do here."""
-        told = (lambda label: None) if scanned.held_out else on_label
         self._connected(job)
         found = self._ray.put(Found(scanned.layers, scanned.held_out))
-        features = self._encoded(job, scanned.layers, found)
-        described = self._described(job, scanned.layers, features, told, kept)
-        if not scanned.held_out:
-            return [unit.label for layer in described for unit in layer]
-        labels = self._validated(job, scanned, described, found)
-        for label in labels:
-            on_label(label)
-        return labels
+
+        def describe(told: OnLabel) -> list[list[Described]]:
+            features = self._encoded(job, scanned.layers, found)
+            search = partial(self._search, job)
+            return label_units(job, scanned.layers, features, told, kept, search)
+
+        def score(scored: Sequence[Scored], table: Ids) -> None:
+            self._score(job, scanned, scored, table, found)
+
+        return complete(job, scanned, on_label, describe, score)
 
     def _encoded(
         self, job: Job, layers: Sequence[LayerExemplars], found: Any
@@ -157,57 +149,25 @@ class Cluster:
             put_features(features, *part)
         return features
 
-    def _described(
-        self,
-        job: Job,
-        layers: Sequence[LayerExemplars],
-        features: Sequence[StoredFeatures],
-        on_label: Callable[[UnitLabel], None],
-        kept: Kept,
-    ) -> list[list[Described]]:
-        total = sum(len(units) for units in features)
-        with (
-            Journal(NOWHERE if job.search.legacy else kept) as journal,
-            job.say.stage("describe", total, "units") as meter,
-        ):
-            found = (self._found(job, units, meter, journal) for units in features)
-            pairs = zip(layers, found, strict=True)
-            return [label_layer(job, layer, texts, on_label) for layer, texts in pairs]
-
-    def _found(
-        self, job: Job, units: StoredFeatures, meter: Meter, journal: Journal
-    ) -> Iterator[Sequence[Hypothesis]]:
-        """The hypotheses of a layer's describable units, in order."""
-        before = journal.take(len(units), BATCH)
-        meter(len(before))
-        yield from before
+    def _search(self, job: Job, units: Features, meter: Meter) -> Iterator[Sequence[Hypothesis]]:
+        """The hypotheses of units, in order."""
         # The paper's code ranks by all units of a layer together.
-        size = len(units) if job.search.legacy else self._share(len(units) - len(before), BATCH)
-        starts = range(len(before), len(units), max(1, size))
+        size = len(units) if job.search.legacy else self._share(len(units), BATCH)
+        starts = range(0, len(units), max(1, size))
         asked = ((units[start : start + size],) for start in starts)
         for found in self._in_order("describe", asked):
             meter(len(found))
-            for hypotheses in found:
-                journal.put(hypotheses)
-                yield hypotheses
+            yield from found
 
-    def _validated(
-        self, job: Job, scanned: Scanned, described: Sequence[Sequence[Described]], found: Any
-    ) -> list[UnitLabel]:
-        layers, held_out = scanned.layers, scanned.held_out
-        scored = [unscored(held, units) for held, units in zip(held_out, described, strict=True)]
-        regions = held_out_regions(job, layers, held_out, scored)
+    def _score(
+        self, job: Job, scanned: Scanned, scored: Sequence[Scored], table: Ids, found: Any
+    ) -> None:
+        """Put in the scores of labels, as `validating.score_layers` does here."""
         units = tuple(layer.units for layer in scored)
-        labels = self._ray.put(Labels(units, phrase_table(scored, described)))
-        photos = photos_of(regions)
+        labels = self._ray.put(Labels(units, table))
+        photos = photos_of(held_out_regions(job, scanned.layers, scanned.held_out, units))
         for part in self._by_photos("validate", "score", (found, labels), photos, job):
             put_scores(scored, *part)
-        level = job.options.validity_level
-        return [
-            label
-            for layer, held, own in zip(scored, held_out, described, strict=True)
-            for label in judge(layer, held, [unit.label for unit in own], level)
-        ]
 
     def _by_photos(
         self, stage: str, method: str, given: tuple[Any, ...], photos: int, job: Job
@@ -275,10 +235,10 @@ class Cluster:
         wanted = self._options
         if wanted.address:
             _check_reachable(wanted.address)
-        here = None if wanted.address else max(job.threads, (wanted.workers or 1))
+        here = max(job.threads, (wanted.workers or 1) * (wanted.cpus or 1))
         self._ray.init(
             address=wanted.address,
-            num_cpus=here and max(here, (wanted.workers or 1) * (wanted.cpus or 1)),
+            num_cpus=None if wanted.address else here,
             include_dashboard=None if wanted.address else False,
             log_to_driver=False,
             logging_level="ERROR",
@@ -297,8 +257,8 @@ class Cluster:
         made = self._ray.remote(Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
         )
-        call = call_of(job, self._images, self._bundle, cpus)
-        self._workers = [made.remote(call) for _ in range(workers)]
+        same = arguments(job, self._images, self._bundle), replace(job.options, threads=cpus)
+        self._workers = [made.remote(*same) for _ in range(workers)]
 
     def _check_alike(self, job: Job) -> None:
         """Every worker must have the same model, photos and program."""
@@ -312,10 +272,9 @@ class Cluster:
                 self._say.note(f"waiting for workers: {there} of {len(asked)} are there")
         kinds = {Key(mine["arithmetic"]).sha256}
         for node, facts in self._ray.get(asked):
-            one, other = apart_from_machine(facts), apart_from_machine(mine)
-            if Key(one).sha256 != Key(other).sha256:
+            if differs := difference(apart_from_machine(facts), apart_from_machine(mine)):
                 raise EnvironmentUnfit(
-                    f"the node {node} has another {difference(one, other)}",
+                    f"the node {node} has another {differs}",
                     hint="give all nodes the same files and the same milan-onnx",
                 )
             kinds.add(Key(facts["arithmetic"]).sha256)
@@ -369,15 +328,11 @@ class _Parts:
         path = self._path(photos)
         if path is not None:
             part = Part.of(self._ray.get(self._states[photos]), new_scan(self._job))
-            save_part(path, part, _facts(self.ran))
+            save_part(path, part, asdict(self.ran))
 
     def _path(self, photos: range) -> Path | None:
         folder = self._kept.folder
         return folder / f"scan-{photos.start}-{photos.stop}.npz" if folder else None
-
-
-def _facts(ran: Ran) -> dict[str, Any]:
-    return {"notes": ran.notes, "batch": ran.batch}
 
 
 def _ranges(photos: int, workers: int) -> list[range]:

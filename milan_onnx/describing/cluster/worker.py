@@ -6,11 +6,9 @@ Everything that comes and goes is plain data, so a worker that is lost can be re
 from __future__ import annotations
 
 import socket
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from milan_onnx.describing.encoding import (
     Floats,
@@ -19,37 +17,17 @@ from milan_onnx.describing.encoding import (
     encode_regions,
     exemplar_regions,
 )
-from milan_onnx.describing.job import Job, prepare
+from milan_onnx.describing.job import prepare
 from milan_onnx.describing.kept import NOWHERE, Count
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.describing.part import Part
 from milan_onnx.describing.recalling import job_facts
 from milan_onnx.describing.scanning import Opened, count_photos, new_scan, open_model
-from milan_onnx.describing.validating import Scored, Scores, held_out_regions, score_regions
+from milan_onnx.describing.validating import Scores, held_out_regions, score_regions
 from milan_onnx.exemplars import HeldOut, LayerExemplars, Scan
 from milan_onnx.exemplars.state import Arrays
 from milan_onnx.progress import Silent
 from milan_onnx.runtime import Describer, Encoder, Hypothesis
-
-
-@dataclass(frozen=True)
-class Call:
-    """What the job was called with: a worker prepares the same job of it."""
-
-    model: str
-    """Its file, which every node must have at this path."""
-
-    layers: tuple[str, ...]
-    """Its layers."""
-
-    images: str | None
-    """The photos: a path that every node has, or a URL."""
-
-    bundle: str | None
-    """The captioner; None: the built-in one."""
-
-    options: DescribeOptions
-    """The settings."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +55,10 @@ class Labels:
 class Worker:
     """A process with the job made ready. Methods take and give plain data."""
 
-    def __init__(self, call: Call) -> None:
-        # A worker may be made anew anywhere, so all that it has comes from the call.
-        job = prepare(call.model, call.layers, call.images, call.bundle, call.options, Silent())
-        self._job = job
+    def __init__(self, arguments: Mapping[str, Any], options: DescribeOptions) -> None:
+        """``arguments``: of the job (`job.arguments`)."""
+        # A worker may be made anew anywhere, so all that it has comes from what it is given.
+        self._job = prepare(**arguments, options=options, say=Silent())
         self._opened: Opened | None = None
         self._describer: Describer | None = None
         self._encoder: Encoder | None = None
@@ -122,8 +100,7 @@ class Worker:
     ) -> list[tuple[Uses, Scores]]:
         """Scores of labels in these of the held-out photos."""
         describer, encoder = self._captioner()
-        scored = [Scored(units, units[:0], np.zeros((0, 0, 0))) for units in labels.units]
-        regions = held_out_regions(self._job, found.layers, found.held_out, scored)
+        regions = held_out_regions(self._job, found.layers, found.held_out, labels.units)
         photos, count = slice(begin, end), Count(NOWHERE, "validate", lambda: None)
         parts = score_regions(self._job, describer, encoder, regions, labels.phrases, count, photos)
         return list(parts)
@@ -137,32 +114,9 @@ class Worker:
         return self._describer, self._encoder
 
 
-@dataclass(frozen=True)
-class Blueprint:
-    """Of what empty statistics are made."""
-
-    scan: tuple[Any, ...]
-    """What `Scan` takes."""
-
-    def new(self) -> Scan:
-        """Empty statistics."""
-        return Scan(*self.scan)
-
-
-def merge_states(blueprint: Blueprint, first: Arrays, second: Arrays) -> Arrays:
-    """The state of two parts that follow one another."""
-    part = Part.of(first, blueprint.new())
-    part.merge(Part.of(second, blueprint.new()))
+def merge_states(settings: tuple[Any, ...], first: Arrays, second: Arrays) -> Arrays:
+    """The state of two parts that follow one another; ``settings``: what `Scan` takes."""
+    part = Part.of(first, Scan(*settings))
+    part.merge(Part.of(second, Scan(*settings)))
     part.scan.settle()
     return part.state()
-
-
-def call_of(job: Job, images: str | Path | None, bundle: str | Path | None, threads: int) -> Call:
-    """What a worker needs to prepare the same job with so many threads."""
-    return Call(
-        model=str(job.subject.path.absolute()),
-        layers=tuple(f"tensor:{layer.tensor}" for layer in job.layers),
-        images=None if images is None else str(images),
-        bundle=None if bundle is None else str(bundle),
-        options=replace(job.options, threads=threads),
-    )
