@@ -25,7 +25,7 @@ from milan_onnx.cli.say import PATH, console
 @click.option("--seed", default=0, help="Seed of all draws.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="PyTorch's threads; by default PyTorch's own choice.")
-@click.option("--workers", default=2, help="Processes that compute features.")
+@click.option("--workers", default=2, help="Batches of photos that are encoded at once.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only errors.")
 @guarded
 def train(
@@ -40,7 +40,7 @@ def train(
     workers: int,
     quiet: bool,
 ) -> None:
-    """Train by RECIPE, a TOML file or the name of one that ships (default, milan, short, toy).
+    """Train by RECIPE, a TOML file or the name of one that ships (default, milan, toy).
 
     What is done already is not done again: a run that was stopped goes on, to the same weights.
     `milan-onnx export` then writes the bundle. Wants the extra `export`; docs/training.md says what
@@ -58,8 +58,7 @@ def train(
         device=device,
         threads=threads,
         workers=workers,
-        quiet=quiet,
-        say=console(quiet).note,
+        say=console(quiet),
     )
 
 
@@ -76,5 +75,5 @@ def export(work: Path, out: Path, overwrite: bool, quiet: bool) -> None:
     """
     from milan_onnx.cli.extras import export_wing
 
-    export_wing("train").export(work, out, overwrite=overwrite, say=console(quiet).note)
+    export_wing("train").export(work, out, overwrite=overwrite, say=console(quiet))
     print(out)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from milan_onnx.bundle import EncoderSpec, Level
+from milan_onnx.bundle import EncoderSpec, Level, Part
 from milan_onnx.errors import ExtraMissing, UsageError
 
 IMAGE_SIZE = 224
@@ -88,15 +88,20 @@ class PyramidEncoder(nn.Module):
             maps.append(x)
         return tuple(maps)
 
-    def spec(self, image_size: int = IMAGE_SIZE) -> EncoderSpec:
-        """What the bundle says of this encoder; runs it once to learn the shapes."""
+    def spec(
+        self, image_size: int = IMAGE_SIZE, parts: tuple[Part, ...] = ("mean",)
+    ) -> EncoderSpec:
+        """What the bundle says of this encoder; runs it once to learn the shapes.
+
+        ``parts``: what features are made of.
+        """
         with torch.no_grad():
             maps = self(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
         levels = tuple(
             Level(name, int(m.shape[1]), int(m.shape[2]), int(m.shape[3]))
             for name, m in zip(self.names, maps, strict=True)
         )
-        return EncoderSpec(self.backbone, image_size, levels, self.mask_resize)
+        return EncoderSpec(self.backbone, image_size, levels, self.mask_resize, parts=parts)
 
 
 @dataclass(frozen=True)

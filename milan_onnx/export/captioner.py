@@ -6,7 +6,7 @@ exemplars with the last state, gates what it finds, and feeds it to an LSTM cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -38,14 +38,24 @@ class CaptionerConfig:
     projection: int = 0
     """Length that features are projected to before the captioner sees them; 0 for none (paper)."""
 
+    reduced: int = 0
+    """Features are first brought to this length by fixed components; 0: they are not. Only while
+    training: `Captioner.folded` makes one projection of both."""
+
     classes: int = 0
     """Class probabilities of the region that are added to its features; 0 for none (paper)."""
+
+    spread: bool = False
+    """Whether first states are made of the exemplars' standard deviation beside their mean."""
 
     dropout: float = 0.5
     """Share of the state dropped before the output layer while training."""
 
     feature_dropout: float = 0.0
-    """Share of the prepared features dropped while training, the same for a whole batch."""
+    """Share of the projected features dropped while training."""
+
+    noise: float = 0.0
+    """Standard deviation of what is added to prepared features while training."""
 
     @property
     def inner(self) -> int:
@@ -54,10 +64,10 @@ class CaptionerConfig:
 
 
 class FeatureInput(nn.Module):
-    """Optional preparation of features: standardise, add class probabilities, project.
+    """Optional preparation of features: standardise, reduce, add class probabilities, project.
 
-    The last channels of the features are those that the backbone's classifier was trained on, so
-    applying it to the masked average tells what the region is of.
+    The encoder's last level is what the backbone's classifier was trained on, so applying it to the
+    masked average tells what the region is of.
     """
 
     CLIP = 6.0
@@ -65,48 +75,56 @@ class FeatureInput(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    components: Tensor
     class_weight: Tensor
     class_bias: Tensor
 
-    def __init__(self, config: CaptionerConfig, head_channels: int) -> None:
+    def __init__(self, config: CaptionerConfig, head: slice) -> None:
+        """``head``: which of the features the classifier is applied to."""
         super().__init__()
-        self.config = config
+        self.config, self.head = config, head
         self.register_buffer("mean", torch.zeros(config.features))
         self.register_buffer("scale", torch.ones(config.features))
-        self.register_buffer("class_weight", torch.zeros(config.classes, head_channels))
+        self.register_buffer("components", torch.zeros(config.features, config.reduced))
+        self.register_buffer("class_weight", torch.zeros(config.classes, head.stop - head.start))
         self.register_buffer("class_bias", torch.zeros(config.classes))
-        self.project = nn.Linear(config.features + config.classes, config.projection)
+        length = (config.reduced or config.features) + config.classes
+        self.project = nn.Linear(length, config.projection)
         self.norm = nn.LayerNorm(config.projection)
+        self.dropout = nn.Dropout(config.feature_dropout)
 
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Fix what features are standardised with: float32 (F,) each."""
+    def set_statistics(self, mean: Tensor, std: Tensor, components: Tensor | None = None) -> None:
+        """Fix what features are standardised with, float32 (F,) each, and reduced by (F, R)."""
         self.mean.copy_(mean)
         self.scale.copy_(1.0 / std.clamp_min(1e-4))
+        if components is not None:
+            self.components.copy_(components)
 
     def set_classifier(self, head: ClassHead) -> None:
         """Use the backbone's classifier for the class probabilities."""
         self.class_weight.copy_(head.weight)
         self.class_bias.copy_(head.bias)
 
+    def standardised(self, features: Tensor) -> Tensor:
+        """(..., F), clipped."""
+        return ((features - self.mean) * self.scale).clamp(-self.CLIP, self.CLIP)
+
     def prepared(self, features: Tensor) -> Tensor:
-        """Standardised features and class probabilities: (..., F) to (..., F + classes)."""
-        standard = ((features - self.mean) * self.scale).clamp(-self.CLIP, self.CLIP)
+        """What does not change while the captioner learns: (..., F) to (..., R or F + classes)."""
+        standard = self.standardised(features)
+        if self.config.reduced:
+            standard = standard @ self.components
         if not self.config.classes:
             return standard
-        last = features[..., -self.class_weight.shape[1] :]
-        odds = functional.linear(last, self.class_weight, self.class_bias).softmax(-1)
-        return torch.cat([standard, odds.sqrt() * self.CLASS_SCALE], dim=-1)
+        odds = functional.linear(features[..., self.head], self.class_weight, self.class_bias)
+        return torch.cat([standard, odds.softmax(-1).sqrt() * self.CLASS_SCALE], dim=-1)
 
     def inner(self, prepared: Tensor) -> Tensor:
-        """What the captioner attends to: (..., F + classes) to (..., projection)."""
-        weight = self.project.weight
-        if self.training and self.config.feature_dropout:
-            # One mask for the batch, on the weights: dropping each input would cost more than
-            # the projection itself.
-            shape, device = weight.shape[1], weight.device
-            kept = torch.rand(shape, device=device) >= self.config.feature_dropout
-            weight = weight * (kept / (1.0 - self.config.feature_dropout))
-        return torch.relu(self.norm(functional.linear(prepared, weight, self.project.bias)))
+        """What the captioner attends to: prepared features to (..., projection)."""
+        if self.training and self.config.noise:
+            prepared = prepared + self.config.noise * torch.randn_like(prepared)
+        values: Tensor = self.dropout(torch.relu(self.norm(self.project(prepared))))
+        return values
 
     def forward(self, features: Tensor) -> Tensor:
         """Float32 (..., F) to (..., projection)."""
@@ -142,12 +160,17 @@ class Memory(NamedTuple):
 class Captioner(nn.Module):
     """p(d|E), a word at a time."""
 
-    def __init__(self, config: CaptionerConfig, head_channels: int = 0) -> None:
+    TINY = 1e-8
+    """Keeps the gradient of the exemplars' spread finite where there is none."""
+
+    def __init__(self, config: CaptionerConfig, head: slice = slice(0, 0)) -> None:
+        """``head``: which of the features are the encoder's last level (see `FeatureInput`)."""
         super().__init__()
         self.config = config
-        self.inputs = FeatureInput(config, head_channels) if config.projection else None
-        self.init_h = nn.Linear(config.inner, config.hidden)
-        self.init_c = nn.Linear(config.inner, config.hidden)
+        self.inputs = FeatureInput(config, head) if config.projection else None
+        whole = config.inner * (2 if config.spread else 1)
+        self.init_h = nn.Linear(whole, config.hidden)
+        self.init_c = nn.Linear(whole, config.hidden)
         self.embedding = nn.Embedding(config.vocabulary, config.embedding)
         self.attend = Attention(config)
         self.feature_gate = nn.Linear(config.hidden, config.inner)
@@ -161,34 +184,55 @@ class Captioner(nn.Module):
 
     def begin_inner(self, values: Tensor) -> tuple[Memory, Tensor, Tensor]:
         """As ``begin``, from features (U,K,inner) that were prepared before."""
-        mean = values.mean(1)
+        whole = values.mean(1)
+        if self.config.spread:
+            apart = (values - whole.unsqueeze(1)).square().mean(1).add(self.TINY).sqrt()
+            whole = torch.cat([whole, apart], dim=-1)
         memory = Memory(values, self.attend.key_to_hidden(values))
-        return memory, torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
+        return memory, torch.tanh(self.init_h(whole)), torch.tanh(self.init_c(whole))
 
     def step(
         self, token: Tensor, memory: Memory, h: Tensor, c: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Append ``token`` int64 (N,): log-probabilities (N,V), states (N,H), attention (N,K)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Append ``token`` int64 (N,): states (N,H) and the attention (N,K) that they came by."""
         weights = self.attend(h, memory.keys)
         context = torch.bmm(weights.unsqueeze(1), memory.values).squeeze(1)
         gated = torch.sigmoid(self.feature_gate(h)) * context
         h, c = self.lstm(torch.cat([self.embedding(token), gated], dim=1), (h, c))
-        return self.output(self.dropout(h)).log_softmax(-1), h, c, weights
+        return h, c, weights
 
-    def forward(self, inner: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probs(self, h: Tensor) -> Tensor:
+        """Log-probabilities (..., V) of the token after states (..., H)."""
+        return self.output(self.dropout(h)).log_softmax(-1)
+
+    def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: log-probabilities (N,T,V) and attention (N,T,K).
 
-        ``inner`` is float32 (N,K,F), features as the encoder gives them; ``tokens`` int64 (N,T)
-        begins with the start token.
+        ``features`` is float32 (N,K,F) as the encoder gives them; ``tokens`` int64 (N,T) begins
+        with the start token.
         """
-        memory, h, c = self.begin(inner)
+        memory, h, c = self.begin(features)
         return self.teach(memory, h, c, tokens)
 
     def teach(self, memory: Memory, h: Tensor, c: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """As ``forward``, from a memory and first states."""
-        log_probs, attention = [], []
+        states, attention = [], []
         for position in range(tokens.shape[1]):
-            log_prob, h, c, weights = self.step(tokens[:, position], memory, h, c)
-            log_probs.append(log_prob)
+            h, c, weights = self.step(tokens[:, position], memory, h, c)
+            states.append(h)
             attention.append(weights)
-        return torch.stack(log_probs, 1), torch.stack(attention, 1)
+        return self.log_probs(torch.stack(states, 1)), torch.stack(attention, 1)
+
+    @torch.no_grad()
+    def folded(self) -> Captioner:
+        """The same function without `CaptionerConfig.reduced`: two projections become one."""
+        if self.inputs is None or not self.config.reduced:
+            return self
+        whole = Captioner(replace(self.config, reduced=0), self.inputs.head)
+        state = self.state_dict()
+        components, weight = state.pop("inputs.components"), state["inputs.project.weight"]
+        reduced, classes = weight.split([self.config.reduced, self.config.classes], dim=1)
+        state["inputs.project.weight"] = torch.cat([reduced @ components.T, classes], dim=1)
+        state["inputs.components"] = whole.state_dict()["inputs.components"]
+        whole.load_state_dict(state)
+        return whole.eval()

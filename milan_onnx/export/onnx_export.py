@@ -8,6 +8,7 @@ weights) is a constant that a session folds once, and only the rest is done for 
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
@@ -27,6 +29,7 @@ from milan_onnx.bundle import (
     CaptionerSpec,
     LanguageModelSpec,
     Manifest,
+    Part,
     SearchDefaults,
     TensorSpec,
     VocabularySpec,
@@ -76,6 +79,12 @@ class BundleInfo:
     rounded: bool = True
     """Whether weights are rounded to float16."""
 
+    parts: tuple[Part, ...] = ("mean",)
+    """What an exemplar's features are made of."""
+
+    vectors: NDArray[np.float16] | None = None
+    """Word vectors (V, D); None: there are none."""
+
 
 def write_bundle(
     folder: Path,
@@ -105,6 +114,10 @@ def write_bundle(
     }
     for name, model in graphs.items():
         write_bytes(folder / name, model.SerializeToString(deterministic=True))
+    if info.vectors is not None:
+        file = io.BytesIO()
+        np.save(file, info.vectors)
+        write_bytes(folder / bundle.WORD_VECTORS, file.getvalue())
     write_bytes(folder / bundle.TOKENIZER, make_tokenizer(words).to_str(pretty=True).encode())
     write_bytes(folder / bundle.MODEL_CARD, info.card.encode())
     return bundle.write_manifest(folder, _manifest(backbone, captioner, lm, vocabulary, info))
@@ -122,7 +135,7 @@ def _manifest(
         info.name,
         info.version,
         info.license,
-        backbone.encoder.spec(),
+        backbone.encoder.spec(parts=info.parts),
         captioner_spec(captioner, info.exemplars),
         lm_spec(lm),
         replace(vocabulary, style=info.style),
@@ -240,15 +253,28 @@ def captioner_init_model(captioner: Captioner) -> onnx.ModelProto:
     else:
         values = _feature_input(graph, captioner.inputs, features)
     graph.linear("attend.key_to_hidden", captioner.attend.key_to_hidden, values, out="keys")
-    axis = graph.constant("exemplar_axis", np.array([1], dtype=np.int64))
-    mean = graph.op("ReduceMean", values, axis, keepdims=0)
+    whole = _whole(graph, captioner, values)
     for state, module in (("h", captioner.init_h), ("c", captioner.init_c)):
-        graph.op("Tanh", graph.linear(f"init_{state}", module, mean), out=state)
+        graph.op("Tanh", graph.linear(f"init_{state}", module, whole), out=state)
     graph.output("values", FLOAT, ("U", "K", config.inner))
     graph.output("keys", FLOAT, ("U", "K", config.attention))
     for state in ("h", "c"):
         graph.output(state, FLOAT, ("U", config.hidden))
     return graph.model()
+
+
+def _whole(graph: GraphBuilder, captioner: Captioner, values: str) -> str:
+    """Mean of each unit's exemplars and, where the captioner wants it, their spread."""
+    axis = graph.constant("exemplar_axis", np.array([1], dtype=np.int64))
+    mean: str = graph.op("ReduceMean", values, axis, keepdims=0)
+    if not captioner.config.spread:
+        return mean
+    apart = graph.op("Sub", values, graph.op("Unsqueeze", mean, axis))
+    variance = graph.op("ReduceMean", graph.op("Mul", apart, apart), axis, keepdims=0)
+    tiny = graph.constant("tiny", np.array(captioner.TINY, dtype=np.float32))
+    spread = graph.op("Sqrt", graph.op("Add", variance, tiny))
+    joined: str = graph.op("Concat", mean, spread, axis=-1)
+    return joined
 
 
 def _feature_input(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
@@ -273,12 +299,11 @@ def _feature_input(graph: GraphBuilder, module: FeatureInput, features: str) -> 
 
 
 def _class_probabilities(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
-    begin = module.config.features - module.class_weight.shape[1]
     last = graph.op(
         "Slice",
         features,
-        graph.constant("head_begin", np.array([begin], dtype=np.int64)),
-        graph.constant("head_end", np.array([module.config.features], dtype=np.int64)),
+        graph.constant("head_begin", np.array([module.head.start], dtype=np.int64)),
+        graph.constant("head_end", np.array([module.head.stop], dtype=np.int64)),
         graph.constant("head_axis", np.array([2], dtype=np.int64)),
     )
     product = graph.op("MatMul", last, graph.weight("inputs.class_weight", module.class_weight.T))

@@ -114,6 +114,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return _value(kind, value, where)
     if is_dataclass(kind) and isinstance(value, Mapping):
         return build(kind, value, where)  # type: ignore[arg-type]
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {key: _value(inner[1], part, f"{where}.{key}") for key, part in value.items()}
     if origin in (tuple, frozenset) and isinstance(value, list):
         return origin(_value(inner[0], part, where) for part in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""A training run from a recipe: which kind it is, its stages, its bundle.
+"""A training run from a recipe: its stages, its bundle.
 
 The work folder holds what stages leave, and ``run.json``: the recipe with all settings, the data
 and the seed, so that a run goes on, and exports, from its folder alone.
@@ -7,7 +7,7 @@ and the seed, so that a run goes on, and exports, from its folder alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,15 +17,12 @@ import torch
 from milan_onnx import bundle
 from milan_onnx.bundle import Bundle
 from milan_onnx.errors import DeviceUnavailable, UsageError
-from milan_onnx.export.original.run import AnnotatedOptions, AnnotatedRecipe, AnnotatedRun
 from milan_onnx.export.recipe import build, load_recipe
-from milan_onnx.export.region_run import Options, RegionRecipe, RegionRun
+from milan_onnx.export.run import Options, Recipe, TrainingRun
 from milan_onnx.files import staged_folder, write_json
+from milan_onnx.progress import Reporter, Silent
 
 RUN = "run.json"
-KINDS = ("regions", "milannotations")
-Run = RegionRun | AnnotatedRun
-Say = Callable[[str], None]
 
 
 def train(
@@ -39,9 +36,8 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     workers: int = 2,
-    quiet: bool = False,
-    say: Say = lambda text: None,
-) -> Run:
+    say: Reporter | None = None,
+) -> TrainingRun:
     """Run the stages of a recipe (a TOML file, or one that ships) in a work folder.
 
     What is done already is not done again, and what was interrupted goes on. ``changes`` are
@@ -53,7 +49,8 @@ def train(
     _claim(work, about)
     if threads is not None:
         torch.set_num_threads(threads)
-    run = _run(table, data, work, seed, _device(device), workers, say, quiet)
+    say = say or Silent()
+    run = _run(table, data, work, say, seed, _device(device), workers)
     wanted = list(stages) or list(run.stages)
     for stage in wanted:
         if stage not in run.stages:
@@ -62,11 +59,13 @@ def train(
     for stage in (stage for stage in run.stages if stage in wanted):
         started = perf_counter()
         run.do(stage)
-        say(f"{stage}: done in {perf_counter() - started:.0f} s")
+        say.note(f"{stage}: done in {perf_counter() - started:.0f} s")
     return run
 
 
-def export(work: Path, out: Path, *, overwrite: bool = False, say: Say = lambda t: None) -> Bundle:
+def export(
+    work: Path, out: Path, *, overwrite: bool = False, say: Reporter | None = None
+) -> Bundle:
     """Write the bundle of a finished run to a folder.
 
     Raises UsageError where the folder holds no run, or one that is not finished.
@@ -74,9 +73,8 @@ def export(work: Path, out: Path, *, overwrite: bool = False, say: Say = lambda 
     path = work / RUN
     if not path.is_file():
         raise UsageError(f"{work} holds no training run", hint="give the --work of `train`")
-    about = json.loads(path.read_text("utf-8"))
-    where = Path(about["data"])
-    run = _run(about["recipe"], where, work, about["seed"], "cpu", 1, say)
+    about, say = json.loads(path.read_text("utf-8")), say or Silent()
+    run = _run(about["recipe"], Path(about["data"]), work, say, about["seed"])
     with staged_folder(out, overwrite=overwrite, marker=bundle.MANIFEST, what="bundle") as folder:
         try:
             made = run.export(folder)
@@ -86,7 +84,7 @@ def export(work: Path, out: Path, *, overwrite: bool = False, say: Say = lambda 
                 hint="run `train` with it again; it goes on where it was",
             ) from error
     total = sum(entry.bytes for entry in made.manifest.files.values())
-    say(f"export: {out}, {total / 1e6:.1f} MB, {made.sha256[:12]}")
+    say.note(f"export: {out}, {total / 1e6:.1f} MB, {made.sha256[:12]}")
     return bundle.load_bundle(out)
 
 
@@ -94,22 +92,13 @@ def _run(
     table: Mapping[str, Any],
     data: Path,
     work: Path,
+    say: Reporter,
     seed: int,
-    device: str,
-    workers: int,
-    say: Say,
-    quiet: bool = False,
-) -> Run:
-    settings = {key: value for key, value in table.items() if key != "kind"}
-    if table.get("kind") == "milannotations":
-        annotated = build(AnnotatedRecipe, settings, "the recipe")
-        return AnnotatedRun(AnnotatedOptions(annotated, data, work, say, seed, device))
-    if table.get("kind") == "regions":
-        regions = build(RegionRecipe, settings, "the recipe")
-        return RegionRun(Options(regions, data, work, seed, workers, device, quiet), say)
-    raise UsageError(
-        f"the recipe's kind is {table.get('kind')!r}", hint=f"known are {', '.join(KINDS)}"
-    )
+    device: str = "cpu",
+    workers: int = 1,
+) -> TrainingRun:
+    recipe = build(Recipe, table, "the recipe")
+    return TrainingRun(Options(recipe, data, work, say, seed, workers, device))
 
 
 def _claim(work: Path, about: Mapping[str, Any]) -> None:

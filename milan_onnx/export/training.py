@@ -1,10 +1,16 @@
-"""What the captioner and the language model are trained on, step by step."""
+"""What the captioner and the language model learn from: phrases with the units they are said of.
+
+The paper's training (section 3.2 and appendix): cross-entropy of the descriptions; the language
+model learns from the same ones. Its penalty, where an exemplar's attention does not sum to one over
+the words, is there for its own recipe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +21,23 @@ from torch.nn import functional
 from milan_onnx.bundle import VocabularySpec
 from milan_onnx.export.captioner import Captioner
 from milan_onnx.export.language_model import LanguageModel
-from milan_onnx.export.loop import LoopPlan, Say, Training, train
-from milan_onnx.export.phrases import tokenise
-from milan_onnx.export.virtual_units import UnitSampler, VirtualUnit
+from milan_onnx.export.loop import LoopPlan, Training
+
+Table = NDArray[np.float16]
+Ids = NDArray[np.int64]
+Score = Callable[[Ids, "Examples"], tuple[Tensor, Tensor]]
+
+VALIDATED = 256
+"""Examples scored at once."""
+GROUPS = 6
+"""Batches drawn for each that is taken, so that it can hold phrases of like length."""
+FEW = 0.15
+"""Share of the batches, of those with fewer exemplars, that have one to three."""
+
+
+def tokenise(text: str) -> list[str]:
+    """Lowercase words; punctuation stands alone, hyphens and apostrophes belong to words."""
+    return re.findall(r"[\w'-]+|[^\w\s'-]", text.lower())
 
 
 @dataclass(frozen=True)
@@ -46,53 +66,153 @@ class Encoding:
             targets[index, : len(row) + 1] = torch.tensor([*row, self.spec.stop])
         return inputs, targets
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text up to the stop token, without special tokens."""
-        cut = list(tokens).index(self.spec.stop) if self.spec.stop in tokens else len(tokens)
-        return " ".join(self.words[t] for t in tokens[:cut] if t < len(self.words))
+
+@dataclass(frozen=True)
+class Examples:
+    """Phrases, whose they are and how often they are drawn: one row a phrase."""
+
+    unit: Ids
+    """Row of the unit in the table of features (n,)."""
+
+    text: tuple[str, ...]
+    """The phrases."""
+
+    weight: NDArray[np.float64]
+    """How often each is drawn, against the others (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @staticmethod
+    def joined(parts: Sequence[Examples], shares: Sequence[float]) -> Examples:
+        """Several, of which each is drawn for its share of the whole."""
+        full = [(part, share) for part, share in zip(parts, shares, strict=True) if len(part)]
+        return Examples(
+            np.concatenate([part.unit for part, _ in full]),
+            tuple(text for part, _ in full for text in part.text),
+            np.concatenate([part.weight * (share / part.weight.sum()) for part, share in full]),
+        )
 
 
-def gather(features: NDArray[np.float16], units: Sequence[VirtualUnit]) -> Tensor:
-    """Features of units: float32 (U,K,F)."""
-    return torch.from_numpy(features[np.stack([unit.rows for unit in units])]).float()
+class Sampler:
+    """Draws batches of examples."""
+
+    def __init__(self, examples: Examples, rng: np.random.Generator, plan: LoopPlan) -> None:
+        self.examples, self._rng, self._plan = examples, rng, plan
+        self._bounds = np.cumsum(examples.weight / examples.weight.sum())
+        self._length = np.array([len(tokenise(text)) for text in examples.text])
+
+    def draw(self) -> Ids:
+        """Rows (batch,) of phrases of like length: padding would cost as much as words."""
+        groups = GROUPS if self._plan.alike else 1
+        found = np.searchsorted(self._bounds, self._rng.random(groups * self._plan.batch))
+        found = np.minimum(found, len(self._bounds) - 1)
+        order = np.argsort(self._length[found] + self._rng.random(len(found)))
+        begin = int(self._rng.integers(groups)) * self._plan.batch
+        return found[order[begin : begin + self._plan.batch]]
+
+    def exemplars(self, most: int) -> int:
+        """How many exemplars a batch has: often fewer, since other K are to work too."""
+        if most < 6 or self._rng.random() >= self._plan.fewer_exemplars:
+            return most
+        if self._rng.random() < FEW:
+            return int(self._rng.integers(1, 4))
+        return int(self._rng.integers(min(6, most), most + 1))
+
+    def places(self, counts: Ids, wanted: int) -> Ids:
+        """Which exemplars (batch, wanted) of units that have ``counts`` (batch,), in any order;
+        all of a unit's before one comes again."""
+        keys = self._rng.random((len(counts), int(counts.max())))
+        keys[np.arange(keys.shape[1]) >= counts[:, None]] = np.inf
+        turn = np.arange(wanted) % counts[:, None]
+        return np.take_along_axis(np.argsort(keys, axis=1), turn, axis=1)
 
 
-def cross_entropy(log_probs: Tensor, targets: Tensor, pad: int) -> Tensor:
-    """Mean over tokens of -log p(target), padding left out."""
-    return functional.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=pad)
+def vocabulary(texts: Sequence[str], fewest: int = 1) -> tuple[str, ...]:
+    """Words that come ``fewest`` times, the most frequent first, ties as first seen (the paper).
 
-
-def train_captioner(
-    model: Captioner,
-    features: NDArray[np.float16],
-    sampler: UnitSampler,
-    held_out: Sequence[VirtualUnit],
-    encoding: Encoding,
-    plan: LoopPlan,
-    out: Path,
-    recipe: str,
-    say: Say,
-) -> float:
-    """Train on virtual units; leaves the best weights in the model, returns their val loss.
-
-    ``out`` and ``recipe``: see `milan_onnx.export.loop`.
+    The original counts held-out sentences too.
     """
+    counts = Counter(word for text in texts for word in tokenise(text))
+    return tuple(word for word, count in counts.most_common() if count >= fewest)
 
-    table, device = prepare_all(model, features), device_of(model)
+
+def cross_entropy(log_probs: Tensor, targets: Tensor, pad: int, smoothing: float = 0.0) -> Tensor:
+    """Mean over tokens of -log p(target), padding left out; smoothed by the mean over all words."""
+    flat, wanted = log_probs.flatten(0, 1), targets.flatten()
+    loss = functional.nll_loss(flat, wanted, ignore_index=pad)
+    if not smoothing:
+        return loss
+    even = -flat[wanted != pad].mean()
+    return (1 - smoothing) * loss + smoothing * even
+
+
+def captioner_training(
+    model: Captioner,
+    table: Table,
+    counts: Ids,
+    train: Examples,
+    val: Examples,
+    encoding: Encoding,
+    rng: np.random.Generator,
+    plan: LoopPlan,
+    *,
+    length: int,
+    recipe: str,
+    name: str = "captioner",
+) -> Training:
+    """What trains p(d|E).
+
+    ``table``: float16 (units, K, ...) of prepared features (`prepare_all`), in memory or mapped;
+    ``counts`` (units,): how many exemplars each unit has.
+    """
+    device, pad, sampler = device_of(model), encoding.spec.pad, Sampler(train, rng, plan)
+
+    def taught(rows: NDArray[np.float16], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        values = torch.from_numpy(np.ascontiguousarray(rows)).float().to(device)
+        inner = model.inputs.inner(values) if model.inputs is not None else values
+        return model.teach(*model.begin_inner(inner), inputs.to(device))
+
+    def score(chosen: Ids, source: Examples) -> tuple[Tensor, Tensor]:
+        inputs, targets = encoding.encode([source.text[i] for i in chosen.tolist()], length)
+        log_probs, _ = taught(table[source.unit[chosen]], inputs)
+        return log_probs, targets.to(device)
 
     def loss() -> Tensor:
-        units = [sampler.draw() for _ in range(plan.batch)]
-        inputs, targets = encoding.encode([unit.phrase for unit in units])
-        kept = _fewer(gather(table, units), sampler.rng, plan).to(device)
-        inner = _disturbed(model, kept, plan)
-        log_probs, _ = model.teach(*model.begin_inner(inner), inputs.to(device))
-        return cross_entropy(log_probs, targets.to(device), encoding.spec.pad)
+        chosen = sampler.draw()
+        units = train.unit[chosen]
+        inputs, targets = encoding.encode([train.text[i] for i in chosen.tolist()], length)
+        places = sampler.places(counts[units], sampler.exemplars(table.shape[1]))
+        log_probs, attention = taught(table[units[:, None], places], inputs)
+        value = cross_entropy(log_probs, targets.to(device), pad, plan.smoothing)
+        return value + plan.penalty * (1.0 - attention.sum(1)).square().mean()
 
-    def validate() -> float:
-        return captioner_loss(model, table, held_out, encoding)
+    return Training(name, model, loss, _validation(model, score, val, pad), rng, recipe)
 
-    what = Training(out.stem, model, loss, validate, sampler.rng, recipe)
-    return train(what, plan, out, say)
+
+def language_model_training(
+    model: LanguageModel,
+    train: Examples,
+    val: Examples,
+    encoding: Encoding,
+    rng: np.random.Generator,
+    plan: LoopPlan,
+    *,
+    length: int,
+    recipe: str,
+) -> Training:
+    """What trains p(d), on the same phrases and no held-out unit's."""
+    device, pad, sampler = device_of(model), encoding.spec.pad, Sampler(train, rng, plan)
+
+    def score(chosen: Ids, source: Examples) -> tuple[Tensor, Tensor]:
+        inputs, targets = encoding.encode([source.text[i] for i in chosen.tolist()], length)
+        return model(inputs.to(device)), targets.to(device)
+
+    def loss() -> Tensor:
+        log_probs, targets = score(sampler.draw(), train)
+        return cross_entropy(log_probs, targets, pad, plan.smoothing)
+
+    return Training("lm", model, loss, _validation(model, score, val, pad), rng, recipe)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -101,96 +221,31 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def prepare_all(model: Captioner, features: NDArray[np.float16]) -> NDArray[np.float16]:
-    """Prepared features of all samples: they stay the same while the captioner learns."""
+def prepare_all(model: Captioner, features: Table) -> Table:
+    """Prepared features (units, K, ...): they stay the same while the captioner learns."""
     if model.inputs is None:
         return features
     device = device_of(model)
     parts = [
-        model.inputs.prepared(torch.from_numpy(features[begin : begin + 4096]).float().to(device))
-        for begin in range(0, len(features), 4096)
+        model.inputs.prepared(torch.from_numpy(features[begin : begin + 256]).float().to(device))
+        for begin in range(0, len(features), 256)
     ]
     return np.concatenate([part.half().cpu().numpy() for part in parts])
 
 
-def _fewer(batch: Tensor, rng: np.random.Generator, plan: LoopPlan) -> Tensor:
-    """Often keep only some exemplars: other K work too then, and a step costs less."""
-    count = batch.shape[1]
-    if count < 6 or rng.random() >= plan.fewer_exemplars:
-        return batch
-    chosen = rng.permutation(count)[: int(rng.integers(1, 2 * count // 3 + 1))]
-    return batch[:, torch.from_numpy(chosen)]
+def _validation(model: nn.Module, score: Score, val: Examples, pad: int) -> Callable[[], float]:
+    """Mean loss a token over all held-out phrases."""
 
-
-def _disturbed(model: Captioner, prepared: Tensor, plan: LoopPlan) -> Tensor:
-    """What the captioner attends to, with noise; (U,K,inner)."""
-    if model.inputs is None:
-        return prepared
-    inner = model.inputs.inner(prepared)
-    return torch.relu(inner + plan.noise * torch.randn_like(inner))
-
-
-@torch.no_grad()
-def captioner_loss(
-    model: Captioner,
-    table: NDArray[np.float16],
-    units: Sequence[VirtualUnit],
-    encoding: Encoding,
-    shuffle: bool = False,
-) -> float:
-    """Cross-entropy a token on given units; with ``shuffle``, with the phrases of others.
-
-    ``table`` holds the prepared features of all samples.
-    """
-    model.eval()
-    total, count = 0.0, 0
-    phrases = [unit.phrase for unit in units]
-    phrases = [*phrases[1:], phrases[0]] if shuffle else phrases
-    for begin in range(0, len(units), 128):
-        inputs, targets = encoding.encode(phrases[begin : begin + 128])
-        batch = gather(table, units[begin : begin + 128]).to(device_of(model))
-        inner = model.inputs.inner(batch) if model.inputs is not None else batch
-        log_probs, _ = model.teach(*model.begin_inner(inner), inputs.to(inner.device))
-        tokens = int((targets != encoding.spec.pad).sum())
-        loss = cross_entropy(log_probs, targets.to(inner.device), encoding.spec.pad)
-        total += float(loss) * tokens
-        count += tokens
-    return total / count
-
-
-def train_language_model(
-    model: LanguageModel,
-    sampler: UnitSampler,
-    human: Sequence[str],
-    encoding: Encoding,
-    plan: LoopPlan,
-    out: Path,
-    recipe: str,
-    say: Say,
-    human_share: float = 0.25,
-) -> float:
-    """Train on the captioner's phrases and people's; returns the loss on held-out text."""
-    rng = sampler.rng
-    held = list(human[::20]) + [sampler.phrase() for _ in range(500)]
-    seen = [text for index, text in enumerate(human) if index % 20]
-
-    def text() -> str:
-        if seen and rng.random() < human_share:
-            return seen[int(rng.integers(len(seen)))]
-        return sampler.phrase()
-
-    def loss() -> Tensor:
-        return language_model_loss(model, [text() for _ in range(plan.batch)], encoding)
-
+    @torch.no_grad()
     def validate() -> float:
         model.eval()
-        with torch.no_grad():
-            return float(language_model_loss(model, held, encoding))
+        total, count = 0.0, 0
+        for begin in range(0, len(val), VALIDATED):
+            chosen = np.arange(begin, min(begin + VALIDATED, len(val)))
+            log_probs, targets = score(chosen, val)
+            tokens = int((targets != pad).sum())
+            total += float(cross_entropy(log_probs, targets, pad)) * tokens
+            count += tokens
+        return total / max(1, count)
 
-    return train(Training(out.stem, model, loss, validate, rng, recipe), plan, out, say)
-
-
-def language_model_loss(model: LanguageModel, phrases: Sequence[str], encoding: Encoding) -> Tensor:
-    """Cross-entropy a token of phrases."""
-    inputs, targets = (part.to(device_of(model)) for part in encoding.encode(phrases))
-    return cross_entropy(model(inputs), targets, encoding.spec.pad)
+    return validate
