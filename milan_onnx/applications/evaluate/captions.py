@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from milan_onnx.applications.encoding import Floats
 from milan_onnx.applications.evaluate.answers import TOP
 from milan_onnx.bundle import SearchDefaults
 from milan_onnx.runtime import Describer
+from milan_onnx.runtime.encoding import Floats
 
 
 def search(

@@ -18,6 +18,14 @@ import onnx
 import torch
 
 from milan_onnx import bundle
+from milan_onnx.annotations import (
+    FeatureCache,
+    Milannotations,
+    Split,
+    encoder_name,
+    networks_of,
+    split_units,
+)
 from milan_onnx.bundle import SearchDefaults
 from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.export import onnx_export
@@ -25,13 +33,6 @@ from milan_onnx.export.backbones import RESNETS, Backbone, build_backbone
 from milan_onnx.export.captioner import Captioner, CaptionerConfig
 from milan_onnx.export.language_model import LanguageModel, LanguageModelConfig
 from milan_onnx.export.loop import LoopPlan, train
-from milan_onnx.export.original.cache import FeatureCache
-from milan_onnx.export.original.milannotations import (
-    Milannotations,
-    Split,
-    networks_of,
-    split_units,
-)
 from milan_onnx.export.original.training import (
     Sentences,
     captioner_training,
@@ -40,6 +41,8 @@ from milan_onnx.export.original.training import (
 )
 from milan_onnx.export.training import Encoding
 from milan_onnx.files import sha256_bytes, write_bytes
+from milan_onnx.progress import Lines
+from milan_onnx.runtime import Device, Encoder, choose_device, choose_threads
 
 SPLIT = "split.json"
 CARD = """# {name} {version}
@@ -199,9 +202,21 @@ class AnnotatedRun:
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """Features on disk."""
-        folder = self.options.work / "features"
-        return FeatureCache(folder, self.data, self.backbone.encoder, self.recipe.exemplars)
+        """Features on disk. Raises UsageError where the encoder is not exported yet."""
+        path, spec = self.options.work / bundle.ENCODER, self.backbone.encoder.spec()
+        if not path.is_file():
+            raise UsageError(
+                f"{self.options.work} holds no {path.name}", hint="run the stage `features` first"
+            )
+        encoder = Encoder.load(path, spec, self._device())
+        folder, name = self.options.work / "features", encoder_name(path, spec)
+        return FeatureCache(folder, self.data, encoder, name, exemplars=self.recipe.exemplars)
+
+    def _device(self) -> Device:
+        """Where ONNX Runtime encodes: a GPU only where PyTorch has one too."""
+        chosen = choose_device("cpu" if self.options.device == "cpu" else "auto")
+        self.options.say(f"encoder's device: {chosen}")
+        return chosen.value
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -257,7 +272,7 @@ class AnnotatedRun:
         path = self.options.work / bundle.ENCODER
         write_bytes(path, model.SerializeToString(deterministic=True))
         self.options.say(f"features: {len(self.data.units)} units of {self.recipe.group}")
-        self.cache.fill(self.options.say, self.options.device)
+        self.cache.fill(choose_threads(None).value, Lines(self.options.say))
 
     def do_captioner(self) -> None:
         """Train p(d|E)."""

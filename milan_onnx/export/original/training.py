@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from milan_onnx.annotations import AnnotatedUnit, Split
 from milan_onnx.export.captioner import Captioner
 from milan_onnx.export.language_model import LanguageModel
 from milan_onnx.export.loop import Training
-from milan_onnx.export.original.milannotations import AnnotatedUnit, Split
 from milan_onnx.export.phrases import tokenise
 from milan_onnx.export.training import Encoding, cross_entropy
 
