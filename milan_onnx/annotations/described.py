@@ -22,6 +22,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -48,30 +49,34 @@ FramedPhoto = tuple[str, Geometry]
 class DescribedUnits:
     """The units of a file."""
 
-    def __init__(
-        self,
-        path: Path,
-        images: Path | None = None,
-        *,
-        wanted: Callable[[AnnotatedUnit], bool] = lambda _: True,
-        photos: bool = True,
-    ) -> None:
-        """Read and check the whole file, and keep the units that are ``wanted``.
+    def __init__(self, path: Path, images: Path | None = None, *, photos: bool = True) -> None:
+        """Read and check the whole file.
 
         ``images``: the folder that paths of photos start from; by default the file's. ``photos``:
-        whether those of the wanted units must be there. Raises BadInput naming every bad line (the
-        first twenty, and how many more).
+        whether all photos must be there. Raises BadInput naming every bad line (the first twenty,
+        and how many more).
         """
         self.path, self.images = path, images or path.parent
-        lines, problems = _lines(path)
-        self._lines = [line for line in lines if wanted(line.unit)]
-        self._report([*problems, *(self.missing() if photos else ())])
-        if not lines:
+        self._lines, problems = _lines(path)
+        if not self._lines and not problems:
             raise BadInput(f"{path} describes no unit", hint="see docs/evaluate.md for its form")
+        self._report([*problems, *(self.missing() if photos else ())])
+
+    def chosen(self, wanted: Callable[[AnnotatedUnit], bool]) -> DescribedUnits:
+        """The same source with some of its units."""
+        some = copy(self)
+        for cached in ("units", "_uses"):
+            some.__dict__.pop(cached, None)
+        some._lines = [line for line in self._lines if wanted(line.unit)]
+        return some
+
+    def check_photos(self) -> None:
+        """Raise BadInput naming all photos that are not there."""
+        self._report(self.missing())
 
     @cached_property
     def units(self) -> Sequence[AnnotatedUnit]:
-        """Those that are wanted, in the order of the file."""
+        """All units, in the order of the file."""
         return [line.unit for line in self._lines]
 
     def exemplar(self, unit: int, rank: int) -> Exemplar:

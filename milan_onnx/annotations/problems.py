@@ -28,8 +28,9 @@ def in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(set(problems), key=lambda p: (p.line, p.what)))
 
 
-def listed(problems: Sequence[Problem], one: str = "bad entry", more: str = "bad entries") -> str:
+def listed(problems: Sequence[Problem], *, skipped: bool = False) -> str:
     """``3 bad entries: line 2: ...; line 7: ...``: how many there are, and the first twenty."""
     texts = "; ".join(map(str, problems[:SHOWN]))
     rest = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return f"{len(problems)} {one if len(problems) == 1 else more}: {texts}{rest}"
+    entries = f"bad {'entry' if len(problems) == 1 else 'entries'}{' skipped' if skipped else ''}"
+    return f"{len(problems)} {entries}: {texts}{rest}"
