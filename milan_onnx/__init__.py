@@ -34,6 +34,7 @@ __all__ = [
     "SelfTest",
     "Shard",
     "UnitLabel",
+    "UnitsOptions",
     "VirtualOptions",
     "analyze_runs",
     "audit_run",
@@ -42,6 +43,7 @@ __all__ = [
     "diff_runs",
     "edit_model",
     "evaluate_run",
+    "evaluate_units",
     "evaluate_virtual",
     "labels_from_metadata",
     "list_layers",
@@ -75,6 +77,7 @@ _HOMES = {
     "SelfTest": ("milan_onnx.selftest", "SelfTest"),
     "Shard": ("milan_onnx.describing", "Shard"),
     "UnitLabel": ("milan_onnx.labels", "UnitLabel"),
+    "UnitsOptions": ("milan_onnx.applications.evaluate", "UnitsOptions"),
     "VirtualOptions": ("milan_onnx.applications.evaluate", "VirtualOptions"),
     "analyze_runs": ("milan_onnx.applications.analyze", "analyze_runs"),
     "audit_run": ("milan_onnx.applications.audit", "audit_run"),
@@ -83,6 +86,7 @@ _HOMES = {
     "diff_runs": ("milan_onnx.applications.diff", "diff_runs"),
     "edit_model": ("milan_onnx.applications.edit", "edit_model"),
     "evaluate_run": ("milan_onnx.applications.evaluate", "evaluate_run"),
+    "evaluate_units": ("milan_onnx.applications.evaluate", "evaluate_units"),
     "evaluate_virtual": ("milan_onnx.applications.evaluate", "evaluate_virtual"),
     "labels_from_metadata": ("milan_onnx.metadata", "labels_from_metadata"),
     "list_layers": ("milan_onnx.subject", "list_layers"),
@@ -107,8 +111,10 @@ if TYPE_CHECKING:
     from milan_onnx.applications.edit import edit_model as edit_model
     from milan_onnx.applications.evaluate import Evaluation as Evaluation
     from milan_onnx.applications.evaluate import RunOptions as RunOptions
+    from milan_onnx.applications.evaluate import UnitsOptions as UnitsOptions
     from milan_onnx.applications.evaluate import VirtualOptions as VirtualOptions
     from milan_onnx.applications.evaluate import evaluate_run as evaluate_run
+    from milan_onnx.applications.evaluate import evaluate_units as evaluate_units
     from milan_onnx.applications.evaluate import evaluate_virtual as evaluate_virtual
     from milan_onnx.bundle import Bundle as Bundle
     from milan_onnx.bundle import load_bundle as load_bundle

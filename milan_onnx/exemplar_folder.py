@@ -93,6 +93,11 @@ def read_exemplars(folder: Path) -> ExemplarArrays:
     )
 
 
+def exemplar_count(folder: Path) -> int:
+    """k, how many exemplars a unit of a layer's folder has. Raises BadInput where it is damaged."""
+    return int(_mapped(folder / MASKS).shape[1])
+
+
 def read_units(folder: Path) -> NDArray[np.int64]:
     """Numbers of the units in a layer's arrays (units,). Raises BadInput where they do not fit."""
     count, path = len(_mapped(folder / MASKS)), folder / UNITS

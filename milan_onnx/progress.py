@@ -6,12 +6,13 @@ line every few seconds. The library itself is silent: `Silent` is the default ev
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 from unicodedata import category
 
 from milan_onnx.choice import Choice
@@ -98,6 +99,27 @@ class Console:
         if self._terminal:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+class Lines(Console):
+    """Says it to a function that takes whole lines."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(cast("TextIO", _Told(say)), terminal=False)
+
+
+class _Told(io.TextIOBase):
+    """A stream that hands whole lines to a function."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._text = say, ""
+
+    def write(self, text: str) -> int:
+        """Take some text."""
+        *lines, self._text = (self._text + text).split("\n")
+        for line in lines:
+            self._say(line)
+        return len(text)
 
 
 class _Line:

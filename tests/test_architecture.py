@@ -24,7 +24,7 @@ ROWS = [
     {"subject", "probe"},
     {"planted"},
     {"runtime", "exemplars", "labels"},
-    {"run", "doctor", "generator"},
+    {"run", "doctor", "generator", "annotations"},
     {"metadata", "reporting"},
     {"describing"},
     {"applications", "selftest", "export"},
@@ -32,7 +32,10 @@ ROWS = [
     {"cli"},
     {"__main__"},
 ]
-EXPORT_MAY = {"export", "bundle", "regions", "exemplar_folder", "errors", "files", "machine"}
+EXPORT_MAY = {
+    *("export", "annotations", "bundle", "choice", "errors", "exemplar_folder", "exemplars"),
+    *("files", "geometry", "machine", "probe", "progress", "regions", "runtime", "wording"),
+}
 
 
 def place(path: Path) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.applications.encoding import Floats, Use, encode
 from milan_onnx.bundle import MANIFEST, Bundle, SearchDefaults, load_bundle
 from milan_onnx.errors import BundleError, RunError, UsageError
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
@@ -24,6 +23,7 @@ from milan_onnx.progress import Reporter
 from milan_onnx.reporting import display_names, masks_fade, run_geometry
 from milan_onnx.run import Run
 from milan_onnx.runtime import Encoder
+from milan_onnx.runtime.encoding import Floats, Use, encode
 from milan_onnx.subject import Layer, Preprocessing, Subject, load, resolve
 
 

@@ -6,13 +6,13 @@ have a cosine well above zero, so it means little without its baselines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.applications.sentences import SentenceModel
-from milan_onnx.errors import ExtraMissing
+from milan_onnx.errors import ExtraMissing, UsageError
 from milan_onnx.progress import Reporter
 
 Values = NDArray[np.float64]
@@ -29,16 +29,35 @@ class Similarity:
 
         ``descriptions`` (U,), empty where there is none; ``phrases``: some for each unit.
         """
-        sentences = {*descriptions}.union(*phrases) - {""}
-        order = sorted(sentences)
-        vectors = self._model.vectors(order).astype(np.float64)
-        place = {sentence: index for index, sentence in enumerate(order)}
+        self.learn({*descriptions}.union(*phrases))
         means = np.zeros(len(descriptions))
         for unit, (text, said) in enumerate(zip(descriptions, phrases, strict=True)):
             if text and said:
-                theirs = vectors[[place[phrase] for phrase in said]]
-                means[unit] = (theirs * vectors[place[text]]).sum(1).mean()
+                means[unit] = self.cosines([text], said).mean()
         return means
+
+    def nearest(
+        self, candidates: Sequence[Sequence[str]], phrases: Sequence[Sequence[str]]
+    ) -> Values:
+        """Largest cosine (U,) of any of a unit's candidates with any of its phrases.
+
+        0 where either is missing; empty texts count as missing.
+        """
+        largest = np.zeros(len(candidates))
+        for unit, (texts, said) in enumerate(zip(candidates, phrases, strict=True)):
+            texts, said = [t for t in texts if t], [t for t in said if t]
+            if texts and said:
+                largest[unit] = self.cosines(texts, said).max()
+        return largest
+
+    def cosines(self, texts: Sequence[str], others: Sequence[str]) -> Values:
+        """Cosines (texts, others), summed in one order whatever their number."""
+        ours, theirs = (self._model.vectors(some).astype(np.float64) for some in (texts, others))
+        return np.asarray((ours[:, None] * theirs[None]).sum(2))
+
+    def learn(self, sentences: Iterable[str]) -> None:
+        """Find the vectors of many sentences at once, which is faster than by and by."""
+        self._model.vectors(sorted({*sentences} - {""}))
 
 
 def choose_similarity(wanted: bool | None, say: Reporter) -> Similarity | None:
@@ -55,3 +74,15 @@ def choose_similarity(wanted: bool | None, say: Reporter) -> Similarity | None:
             raise
         say.note(f"sentence similarity is left out: {error}")
         return None
+
+
+def demand_similarity(wanted: bool | None) -> Similarity:
+    """The similarity, where nothing can be judged without it.
+
+    Raises ExtraMissing where it is not installed, UsageError where it is not wanted.
+    """
+    if wanted is False:
+        raise UsageError(
+            "described units are judged by sentence similarity", hint="leave --no-similarity out"
+        )
+    return Similarity(SentenceModel())

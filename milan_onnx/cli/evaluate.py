@@ -12,20 +12,43 @@ from milan_onnx.cli.describe import options
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, PLACE, console
 
-VIRTUAL = [
+WHAT = [
     click.option("--virtual", type=PATH, help="Judge a bundle on this folder of labelled photos."),
-    click.option("--split", help="Which of its photos: train, val, or any name its regions have."),
-    click.option("--units", default=1000, help="Virtual units."),
+    click.option("--units", type=PATH, help="Judge a bundle on this file of described units."),
+    click.option("--truth", type=PATH, help="Judge RUN by what this file says of its units."),
+]
+VIRTUAL = [
+    click.option("--split", help="Which photos or units: train, val, or any name they have."),
+    click.option("--count", default=1000, help="Virtual units."),
     click.option("--exemplars", default=15, help="Most regions of a virtual unit."),
 ]
+UNITS = [
+    click.option("--network", help="Network of the described units; by default found out, or all."),
+    click.option(
+        "--least-coherence",
+        default=2.0,
+        help="Judge described units of this mean coherence or more, of 0 to 3.",
+    ),
+    click.option(
+        "--nearest/--no-nearest",
+        default=True,
+        help="Describe by the nearest of the units to learn from too: minutes for thousands.",
+    ),
+    click.option("--features", type=PATH, help="Folder to keep the features of --nearest in."),
+]
 RUNS = [
-    click.option("--truth", type=PATH, help="Judge RUN by what this file says of its units."),
-    click.option("--kind", help="answers, classes or annotations; by default found out."),
+    click.option("--photos", type=PATH, help="Photos of a --truth of units, if not beside it."),
+    click.option("--kind", help="answers, classes, annotations or units; by default found out."),
     click.option(
         "--layer", "-l", "layers", multiple=True, help="Layer to judge; may be given often."
     ),
     click.option("--regions", type=PATH, help="Folder that labels RUN's photos: NetDissect's row."),
-    click.option("--images", "-i", type=PLACE, help="RUN's photos, where they have moved."),
+    click.option(
+        "--images",
+        "-i",
+        type=PLACE,
+        help="RUN's photos where they have moved; those of --units where they are not beside it.",
+    ),
     click.option(
         "--metric",
         "metrics",
@@ -52,55 +75,67 @@ BOTH = [
     click.option("--quiet", "-q", is_flag=True, help="Say only errors."),
 ]
 MACHINE = ("seed", "device", "threads", "similarity")
-# Given for the other kind of judging, these would be passed over.
-ONLY_VIRTUAL = {"split": None, "units": 1000, "exemplars": 15}
-ONLY_RUNS = {
-    "kind": None,
-    "layers": (),
-    "regions": None,
-    "images": None,
-    "skip_bad": False,
-    "metrics": (),
-    "bertscore_model": None,
+DESCRIBED = ("network", "least_coherence", "nearest", "features", "images")
+TRUTH = ("kind", "layers", "photos", "regions", "skip_bad", "metrics", "bertscore_model")
+# What each way of judging takes beside what all take; the others' would be passed over.
+TAKES = {
+    "--virtual": ("split", "count", "exemplars"),
+    "--units": ("split", *DESCRIBED),
+    "RUN --truth": (*DESCRIBED, *TRUTH),
 }
 
 
-@click.command(short_help="Judge a bundle on labelled photos, or a run by a truth.")
+@click.command(short_help="Judge a bundle on photos or described units, or a run by a truth.")
 @click.argument("run", type=PATH, required=False)
-@options(VIRTUAL, RUNS, BOTH)
+@options(WHAT, VIRTUAL, UNITS, RUNS, BOTH)
+@click.pass_context
 @guarded
-def evaluate(run: Path | None, **given: Any) -> None:
-    """Judge a bundle on virtual units drawn from labelled photos (--virtual), or the labels of
-    RUN, a folder that describe wrote, by what its units are (--truth).
+def evaluate(context: click.Context, run: Path | None, **given: Any) -> None:
+    """Judge a bundle on virtual units drawn from labelled photos (--virtual) or on real ones that
+    people described (--units), or the labels of RUN, a folder that describe wrote, by what its
+    units are (--truth).
 
     Prints figures with 95 % intervals beside those of baselines; docs/evaluate.md defines them.
     """
-    _check_usage(run, given)
+    way = _way(run, given)
+    _check_usage(way, context)
     say = console(given["quiet"])
-    found = _virtual(given, say) if run is None else _run(run, given, say)
+    ways = {"--virtual": _virtual, "--units": _units}
+    found = _run(run, given, say) if run is not None else ways[way](given, say)
     _show(found, say, given["as_json"], given["out"])
 
 
-def _check_usage(run: Path | None, given: dict[str, Any]) -> None:
+def _way(run: Path | None, given: dict[str, Any]) -> str:
+    """Which way of judging is asked for. Raises UsageError where that is not clear."""
     from milan_onnx.errors import UsageError
 
-    if (run is None) == (given["virtual"] is None) or (run is None) != (given["truth"] is None):
+    ways = {"--virtual": given["virtual"], "--units": given["units"], "RUN --truth": given["truth"]}
+    asked = [way for way, value in ways.items() if value is not None]
+    if len(asked) != 1 or (run is None) != (asked[0] != "RUN --truth"):
         raise UsageError(
             "it is not clear what to judge",
-            hint="give --virtual FOLDER --split NAME, or RUN --truth FILE",
+            hint="give --virtual FOLDER --split NAME, --units FILE --split NAME, or "
+            "RUN --truth FILE",
         )
-    foreign = ONLY_RUNS if run is None else ONLY_VIRTUAL
-    for name, default in foreign.items():
-        if given[name] != default:
-            named = name.rstrip("s") if name in ("layers", "metrics") else name.replace("_", "-")
-            other = "RUN --truth" if run is None else "--virtual"
-            raise UsageError(f"--{named} goes with {other} only", hint="see --help")
+    return asked[0]
+
+
+def _check_usage(way: str, context: click.Context) -> None:
+    """Refuse options that this way of judging would pass over."""
+    from milan_onnx.errors import UsageError
+
+    for name in dict.fromkeys(name for names in TAKES.values() for name in names):
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in TAKES[way]:
+            option = {"layers": "layer", "metrics": "metric"}.get(name, name.replace("_", "-"))
+            others = " or ".join(other for other, names in TAKES.items() if name in names)
+            raise UsageError(f"--{option} goes with {others} only", hint="see --help")
 
 
 def _virtual(given: dict[str, Any], say: Any) -> Any:
     from milan_onnx.applications.evaluate import VirtualOptions, evaluate_virtual
 
-    names = (*MACHINE, "units", "exemplars")
+    names = (*MACHINE, "count", "exemplars")
     return evaluate_virtual(
         given["virtual"],
         given["split"],
@@ -110,10 +145,22 @@ def _virtual(given: dict[str, Any], say: Any) -> Any:
     )
 
 
+def _units(given: dict[str, Any], say: Any) -> Any:
+    from milan_onnx.applications.evaluate import UnitsOptions, evaluate_units
+
+    return evaluate_units(
+        given["units"],
+        given["split"],
+        bundle=given["bundle"],
+        options=UnitsOptions(**{name: given[name] for name in (*MACHINE, *DESCRIBED)}),
+        reporter=say,
+    )
+
+
 def _run(run: Path, given: dict[str, Any], say: Any) -> Any:
     from milan_onnx.applications.evaluate import RunOptions, evaluate_run
 
-    names = (*MACHINE, *ONLY_RUNS, "bundle")
+    names = (*MACHINE, *DESCRIBED, *TRUTH, "bundle")
     return evaluate_run(
         run,
         given["truth"],

@@ -137,6 +137,9 @@ class UnitLabel:
     validity: Validity | None = None
     """Its test on held-out photos; None where none was made."""
 
+    confidence: float | None = None
+    """Probability that a person would call the description right; None where it is not told."""
+
 
 def rounded_score(value: float | None) -> float | None:
     """A score as it is written: 4 decimals; None where absent or not finite."""
@@ -300,6 +303,7 @@ def _label(value: Mapping[str, Any]) -> UnitLabel:
         threshold=_number(value["threshold"], "threshold"),
         flags=tuple(sorted(_text(f, "flags") for f in _items(value["flags"], "flags"))),
         validity=_validity(value.get("validity")),
+        confidence=_score(value.get("confidence"), "confidence"),
     )
 
 

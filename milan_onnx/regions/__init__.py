@@ -19,6 +19,7 @@ from milan_onnx.regions.reading import (
     random_view,
     read_regions,
     region_mask,
+    run_lengths,
 )
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "random_view",
     "read_regions",
     "region_mask",
+    "run_lengths",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx import bundle as contract
-from milan_onnx.bundle import Bundle, SearchDefaults
+from milan_onnx.bundle import Bundle, EncoderSpec, SearchDefaults
 from milan_onnx.errors import BundleError
 from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.device import Device
@@ -53,6 +54,9 @@ class Hypothesis:
     tokens: tuple[int, ...] = ()
     """Its token ids, the stop token included where it came to an end."""
 
+    confidence: float | None = None
+    """Probability that a person would call it right; None where the bundle does not tell."""
+
 
 class Describer:
     """The captioner, the language model and the encoder of a bundle on a device."""
@@ -80,7 +84,7 @@ class Describer:
 
     def encoder(self) -> Encoder:
         """The image encoder; loaded on demand, and freed with the returned object."""
-        return Encoder(self.bundle, self._session(contract.ENCODER))
+        return Encoder(self.bundle.manifest.encoder, self._session(contract.ENCODER))
 
     def describe(
         self,
@@ -197,9 +201,14 @@ class Describer:
 class Encoder:
     """Features of exemplars: the backbone once an image, the pooling once a mask."""
 
-    def __init__(self, bundle: Bundle, session: Session) -> None:
-        self.spec = bundle.manifest.encoder
+    def __init__(self, spec: EncoderSpec, session: Session) -> None:
+        self.spec = spec
         self._session = session
+
+    @staticmethod
+    def load(path: Path, spec: EncoderSpec, device: Device) -> Encoder:
+        """The encoder of an ``encoder.onnx``. Raises BundleError where it does not load."""
+        return Encoder(spec, Session(path.read_bytes(), device, what=str(path), error=BundleError))
 
     @property
     def image_size(self) -> int:

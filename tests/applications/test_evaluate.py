@@ -19,7 +19,7 @@ from milan_onnx.run import load_run
 from tests.conftest import Command
 from tests.export.toy_data import LABELS, write_toy_data
 
-SMALL = ("--units", 12, "--no-similarity", "--quiet")
+SMALL = ("--count", 12, "--no-similarity", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_damaged_region_is_named(
     [
         (("--split", "test"), "has no split test; it has train"),
         ((), "has several splits; --split one of train"),
-        (("--split", "val", "--units", 0), "--units is out of range"),
+        (("--split", "val", "--count", 0), "--count is out of range"),
         (("--split", "val", "--kind", "classes"), "--kind goes with RUN --truth only"),
         (("--truth", "x"), "it is not clear what to judge"),
     ],
@@ -212,22 +212,15 @@ def test_run_by_its_own_labels_is_all_right(
 
 def test_searching_again_finds_the_runs_own_labels(run_path: Path) -> None:
     """The baselines are made from the same features as the run: with its λ they are its labels."""
-    from milan_onnx.applications.evaluate import runs
+    from milan_onnx.applications.evaluate.again import RunOptions, SearchedAgain
     from milan_onnx.applications.evaluate.captions import search
-    from milan_onnx.applications.reopened import exemplar_features, search_settings
-    from milan_onnx.bundle import load_bundle
+    from milan_onnx.applications.reopened import search_settings
     from milan_onnx.progress import Silent
-    from milan_onnx.reporting import run_probe
-    from milan_onnx.runtime import Describer, Device
 
     run = load_run(run_path)
-    options = runs.RunOptions()
-    case = runs._Case(run, None, run.labels, 17, options, Silent())  # type: ignore[arg-type]
-    describer = Describer(load_bundle(run.manifest["environment"]["bundle_path"]), Device("cpu"))
-    labels = [label for label in run.labels if label.description is not None]
-    encoder = describer.encoder()
-    features = exemplar_features(run, labels, run_probe(run, None), encoder, 1, Silent())
-    found = runs._back(case, search(describer, features, search_settings(run), lambda _: None))
+    again = SearchedAgain(run, run.labels, RunOptions(), Silent())
+    features = again.features
+    found = again.back(search(again.describer, features, search_settings(run), lambda _: None))
     assert [texts[0] if texts else None for texts in found] == [x.description for x in run.labels]
 
 

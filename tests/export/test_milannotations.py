@@ -13,25 +13,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from milan_onnx.bundle import load_bundle  # noqa: E402
-from milan_onnx.errors import BadInput, UsageError  # noqa: E402
-from milan_onnx.export import train  # noqa: E402
-from milan_onnx.export.backbones import build_backbone  # noqa: E402
-from milan_onnx.export.original.cache import FeatureCache  # noqa: E402
-from milan_onnx.export.original.milannotations import (  # noqa: E402
+from milan_onnx.annotations import (  # noqa: E402
+    FeatureCache,
     Milannotations,
+    encoder_name,
     networks_of,
     split_units,
 )
+from milan_onnx.bundle import load_bundle  # noqa: E402
+from milan_onnx.errors import BadInput  # noqa: E402
+from milan_onnx.export import train  # noqa: E402
+from milan_onnx.export.backbones import build_backbone  # noqa: E402
+from milan_onnx.export.onnx_export import encoder_model  # noqa: E402
 from milan_onnx.export.original.training import Sentences, vocabulary  # noqa: E402
 from milan_onnx.export.pooling import pool_pyramid  # noqa: E402
+from milan_onnx.progress import Lines  # noqa: E402
+from milan_onnx.runtime import Device, Encoder  # noqa: E402
 from tests.export.milannotations import write_annotations, write_imagenet, write_network  # noqa: E402
 
 NETWORK = "alexnet/places365"
-
-
-def said(text: str) -> None:
-    """Nobody listens."""
 
 
 def test_groups_are_the_papers() -> None:
@@ -47,26 +47,36 @@ def test_groups_are_the_papers() -> None:
             networks_of(name)
 
 
+def exemplars_of(data: Milannotations, unit: int, size: int, count: int = 15) -> tuple:
+    """Frames (K, S, S, 3) and masks (K, S, S) of a unit."""
+    frames = data.frames([data.photo(unit, rank) for rank in range(count)], size)
+    masks = [data.mask(unit, rank, size) for rank in range(count)]
+    return np.stack([frame for _, frame in frames]), np.stack(masks)
+
+
 def test_units_come_with_what_they_saw(tmp_path: Path) -> None:
     folder = write_network(tmp_path)
     data = Milannotations(tmp_path, [NETWORK])
     assert [u.key for u in data.units][:2] == [f"{NETWORK}/conv1/0", f"{NETWORK}/conv1/1"]
     assert len(data.units) == 11 and all(len(u.descriptions) == 3 for u in data.units)
-    images, masks = data.exemplars(data.units[7])
+    assert all(u.exemplars == 15 and u.coherence is None for u in data.units)
+    images, masks = exemplars_of(data, 7, 32)
     raw = np.load(folder / "conv2/images.npy")[1]
     assert images.shape == (15, 32, 32, 3) and masks.shape == (15, 32, 32)
     np.testing.assert_array_equal(images, raw.transpose(0, 2, 3, 1))
-    np.testing.assert_array_equal(masks, np.load(folder / "conv2/masks.npy")[1, :, 0])
+    np.testing.assert_array_equal(masks, np.load(folder / "conv2/masks.npy")[1, :, 0] != 0)
+    larger, _ = exemplars_of(data, 7, 64)
+    np.testing.assert_array_equal(larger, images.repeat(2, axis=1).repeat(2, axis=2))
 
 
 def test_images_may_be_in_an_imagenet_folder(tmp_path: Path) -> None:
     folder = write_network(tmp_path / "data", images=False, side=224, layers={"conv1": 2})
     with pytest.raises(BadInput, match="holds no images"):
         data = Milannotations(tmp_path / "data", [NETWORK])
-        data.exemplars(data.units[0])
+        exemplars_of(data, 0, 224)
     photos = write_imagenet(tmp_path / "val")
     data = Milannotations(tmp_path / "data", [NETWORK], photos)
-    images, _ = data.exemplars(data.units[1])
+    images, _ = exemplars_of(data, 1, 224)
     ids = np.loadtxt(folder / "conv1/ids.csv", dtype=int, delimiter=",")[1]
     transforms = pytest.importorskip("torchvision.transforms.functional", exc_type=Exception)
     paths = sorted(photos.rglob("*.png"))
@@ -94,7 +104,10 @@ def test_numbers_of_units_are_those_of_units_npy(tmp_path: Path) -> None:
     np.save(folder / "conv1/units.npy", np.array([2, 10, 77]))
     lines = [("conv1", 77, text) for text in "abc"]
     write_annotations(folder / "annotations.csv", lines)
-    assert [(u.unit, u.row) for u in Milannotations(tmp_path, [NETWORK]).units] == [(77, 2)]
+    data = Milannotations(tmp_path, [NETWORK])
+    assert [u.unit for u in data.units] == [77]
+    expected = np.load(folder / "conv1/masks.npy")[2, :, 0]
+    np.testing.assert_array_equal(exemplars_of(data, 0, 32)[1], expected != 0)
     write_annotations(folder / "annotations.csv", [("conv1", 1, text) for text in "abc"])
     with pytest.raises(BadInput, match="describes unit 1 of layer conv1"):
         Milannotations(tmp_path, [NETWORK])
@@ -130,7 +143,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     np.save(folder / "conv1/images.npy", np.zeros((2, 15, 3, 8, 8), np.uint8))
     with pytest.raises(BadInput, match="do not fit"):
         data = Milannotations(tmp_path, [NETWORK])
-        data.exemplars(data.units[0])
+        exemplars_of(data, 0, 32)
     np.save(folder / "conv1/masks.npy", np.zeros((2, 15, 32, 32), np.float32))
     with pytest.raises(BadInput, match="float32"):
         Milannotations(tmp_path, [NETWORK])
@@ -147,42 +160,24 @@ def test_splits_are_seeded_and_by_unit(tmp_path: Path) -> None:
     assert set(words) == seen
 
 
-def test_features_are_cached_once_and_go_on(tmp_path: Path, monkeypatch) -> None:
-    write_network(tmp_path / "data")
+def test_cached_features_are_those_of_the_torch_encoder(tmp_path: Path) -> None:
+    write_network(tmp_path / "data", layers={"conv1": 3})
     data = Milannotations(tmp_path / "data", [NETWORK])
     torch.manual_seed(0)
     encoder = build_backbone("resnet18").encoder
-    cache, calls = FeatureCache(tmp_path / "c", data, encoder, exemplars=4), []
-    work = data.exemplars
-
-    def stop_after_four(unit):  # type: ignore[no-untyped-def]
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        calls.append(unit.key)
-        return work(unit)
-
-    monkeypatch.setattr(data, "exemplars", stop_after_four)
-    monkeypatch.setattr("milan_onnx.export.original.cache.FLUSH", 2)
-    with pytest.raises(KeyboardInterrupt):
-        cache.fill(said)
-    with pytest.raises(UsageError, match="lacks features of 7 units"):
-        cache.filled()
-    monkeypatch.setattr(data, "exemplars", work)
+    model, path = encoder_model(encoder), tmp_path / "encoder.onnx"
+    path.write_bytes(model.SerializeToString())
+    loaded = Encoder.load(path, encoder.spec(), Device("cpu"))
+    name = encoder_name(path, encoder.spec())
+    cache = FeatureCache(tmp_path / "c", data, loaded, name, exemplars=2)
     lines: list[str] = []
-    again = FeatureCache(tmp_path / "c", data, encoder, exemplars=4)
-    again.fill(lines.append)
-    assert lines[0] == "features: 4 of 11 units are cached" and "/s, " in lines[-1]
-    images, masks = (array[:4] for array in data.exemplars(data.units[5]))
-    frames = torch.nn.functional.interpolate(
-        torch.from_numpy(images).permute(0, 3, 1, 2).float(), (224, 224)
-    )
+    cache.fill(1, Lines(lines.append))
+    assert lines[-1].startswith("features: 6 photos, ") and "/s, " in lines[-1]
+    images, masks = exemplars_of(data, 1, 224, 2)
     with torch.inference_mode():
-        maps = encoder(frames.permute(0, 2, 3, 1).to(torch.uint8))
-        expected = pool_pyramid(maps, torch.from_numpy(masks), "bilinear").half().numpy()
-    np.testing.assert_array_equal(again.filled()[5], expected)
-    other = build_backbone("resnet18").encoder
-    with pytest.raises(UsageError, match="another encoder"):
-        FeatureCache(tmp_path / "c", data, other, exemplars=4)
+        maps = encoder(torch.from_numpy(images))
+        expected = pool_pyramid(maps, torch.from_numpy(masks), "bilinear").numpy()
+    np.testing.assert_allclose(cache.filled()[1], expected, rtol=2e-3, atol=2e-3)
 
 
 RECIPE = """
@@ -237,7 +232,7 @@ LARGE = """
 import resource, sys, time
 from pathlib import Path
 import numpy as np
-from milan_onnx.export.original.milannotations import Milannotations, split_units
+from milan_onnx.annotations import Milannotations, split_units
 from milan_onnx.export.original.training import Sentences, captioner_training, vocabulary
 from milan_onnx.export.onnx_export import vocabulary_spec
 from milan_onnx.export.training import Encoding
@@ -248,8 +243,8 @@ started = time.perf_counter()
 data = Milannotations(root / "data", ["alexnet/places365"])
 opened = time.perf_counter() - started
 assert len(data.units) == 20_000, len(data.units)
-images, masks = data.exemplars(data.units[12_345])
-assert images.shape == (15, 224, 224, 3)
+_, frame = next(data.frames([data.photo(12_345, 3)], 224))
+assert frame.shape == (224, 224, 3)
 features = np.lib.format.open_memmap(root / "f.npy", "w+", np.float16, (20_000, 15, 3904))
 split = split_units(data.units, 0.05, 0)
 words = vocabulary(data.units, split)

@@ -5,8 +5,18 @@ docs/evaluate.md has the definitions.
 
 from __future__ import annotations
 
+from milan_onnx.applications.evaluate.again import RunOptions
 from milan_onnx.applications.evaluate.bundles import VirtualOptions, evaluate_virtual
+from milan_onnx.applications.evaluate.described_bundles import UnitsOptions, evaluate_units
 from milan_onnx.applications.evaluate.result import Evaluation
-from milan_onnx.applications.evaluate.runs import RunOptions, evaluate_run
+from milan_onnx.applications.evaluate.runs import evaluate_run
 
-__all__ = ["Evaluation", "RunOptions", "VirtualOptions", "evaluate_run", "evaluate_virtual"]
+__all__ = [
+    "Evaluation",
+    "RunOptions",
+    "UnitsOptions",
+    "VirtualOptions",
+    "evaluate_run",
+    "evaluate_units",
+    "evaluate_virtual",
+]

@@ -36,7 +36,7 @@ from milan_onnx.runtime import Describer, choose_device, choose_threads
 class VirtualOptions:
     """How a bundle is judged on virtual units."""
 
-    units: int = 1000
+    count: int = 1000
     """Virtual units, spread evenly over the concepts."""
 
     exemplars: int = 15
@@ -57,7 +57,7 @@ class VirtualOptions:
     def check(self) -> None:
         """Refuse numbers that make no sense, before any work. Raises UsageError."""
         wrong = {
-            "units": self.units < 1,
+            "count": self.count < 1,
             "exemplars": not FEWEST_PHOTOS <= self.exemplars <= 1000,
             "seed": self.seed < 0,
         }
@@ -86,7 +86,7 @@ def evaluate_virtual(
     regions = _of_split(data, split, say)
     pool = make_pool(regions, table, captioner.manifest.encoder.image_size)
     _need_concepts(pool, data)
-    units = draw_units(pool, table, options.units, options.exemplars, options.seed)
+    units = draw_units(pool, table, options.count, options.exemplars, options.seed)
     similarity = choose_similarity(options.similarity, say)
     searched, words = _search(data, pool, units, captioner, options, say)
     answers, concepts = [unit.answer for unit in units], [unit.concept for unit in units]
@@ -189,7 +189,7 @@ def _settings(
             "sha256": captioner.sha256,
         },
         "search": asdict(manifest.search),
-        "units": options.units,
+        "count": options.count,
         "exemplars": options.exemplars,
         "seed": options.seed,
         "resamples": RESAMPLES,
@@ -222,7 +222,7 @@ def _notes(pool: Pool, units: Sequence[VirtualUnit]) -> tuple[str, ...]:
     ]
     drawn = len({unit.concept for unit in units})
     if drawn < len(pool.concepts):
-        notes.append(f"only {drawn} concepts are judged: --units is less than their number")
+        notes.append(f"only {drawn} concepts are judged: --count is less than their number")
     return tuple(notes)
 
 

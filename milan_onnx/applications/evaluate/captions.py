@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from milan_onnx.applications.encoding import Floats
 from milan_onnx.applications.evaluate.answers import TOP
 from milan_onnx.bundle import SearchDefaults
-from milan_onnx.runtime import Describer
+from milan_onnx.runtime import Describer, Hypothesis
+from milan_onnx.runtime.encoding import Floats
 
 
 def search(
@@ -19,13 +19,24 @@ def search(
     options: SearchDefaults,
     progress: Callable[[int], None],
 ) -> list[list[str]]:
-    """The five best descriptions of each unit (K, F); units of one K are searched together."""
-    found: list[list[str]] = [[] for _ in features]
+    """The five best descriptions of each unit (K, F)."""
+    found = hypotheses(describer, features, options, progress)
+    return [[hypothesis.description for hypothesis in texts] for texts in found]
+
+
+def hypotheses(
+    describer: Describer,
+    features: Sequence[Floats],
+    options: SearchDefaults,
+    progress: Callable[[int], None],
+) -> list[list[Hypothesis]]:
+    """The same with their scores; units of one K are searched together."""
+    found: list[list[Hypothesis]] = [[] for _ in features]
     for units in _by_exemplars(features):
         batch = np.stack([features[unit] for unit in units])
         texts = describer.describe(batch, options, candidates=TOP, progress=progress)
-        for unit, hypotheses in zip(units, texts, strict=True):
-            found[unit] = [hypothesis.description for hypothesis in hypotheses]
+        for unit, best in zip(units, texts, strict=True):
+            found[unit] = best
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,13 +28,35 @@ COLUMNS = {
     "any_top1": "label or general@1",
     "any_top5": "label or general@5",
     "similarity": "similarity",
+    "best5": "best of five",
     "bleu": "BLEU",
     "rouge": "ROUGE-L",
     "bertscore": "BERTScore",
     "distinct": "distinct/unit",
     "vocabulary": "vocabulary used",
 }
-ORDER = ("ours", "no PMI", "greedy", "shuffled", "constant", "NetDissect")
+NEAREST = "nearest described units"
+ORDER = ("ours", "no PMI", "greedy", NEAREST, "shuffled", "constant", "NetDissect")
+
+
+class AnyJudge(Protocol):
+    """Judges descriptions of the same units in some columns."""
+
+    @property
+    def words(self) -> int:
+        """Words of the bundle; 0 where the share of them that is used is no column."""
+
+    def values(self, descriptions: Descriptions) -> dict[str, Values]:
+        """What each unit scores (U,), by column."""
+
+    def whole(self, descriptions: Descriptions) -> dict[str, float]:
+        """What all units score together, by column."""
+
+    def shuffled(self, descriptions: Descriptions) -> tuple[dict[str, Values], dict[str, float]]:
+        """Both with descriptions of other clusters, averaged over several rotations."""
+
+    def bootstrap(self) -> Bootstrap:
+        """The bootstrap over the clusters."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +98,9 @@ class Judge:
     def shuffled(self, descriptions: Descriptions) -> tuple[dict[str, Values], dict[str, float]]:
         """Both with descriptions of other clusters, averaged over several rotations."""
         dealt = list(baselines.shuffled(descriptions, self.clusters, self.seed))
-        each, whole = [self.values(way) for way in dealt], [self.whole(way) for way in dealt]
-        if not dealt:
-            return {}, {}
-        return (
-            {column: np.mean([way[column] for way in each], axis=0) for column in each[0]},
-            {column: float(np.mean([way[column] for way in whole])) for column in whole[0]},
-        )
+        whole = mean_of([self.whole(way) for way in dealt])
+        values = mean_of([self.values(way) for way in dealt])
+        return values, {column: float(value) for column, value in whole.items()}
 
     def bootstrap(self) -> Bootstrap:
         """The bootstrap over the clusters."""
@@ -89,7 +108,7 @@ class Judge:
 
 
 def judge(
-    judge: Judge, found: Mapping[str, Descriptions]
+    judge: AnyJudge, found: Mapping[str, Descriptions]
 ) -> tuple[tuple[Row, ...], dict[str, dict[str, Figure]]]:
     """Rows of descriptions that were found (``ours`` first) and of the baselines that follow from
     ours, and the paired differences between ours and each of the others."""
@@ -106,6 +125,11 @@ def judge(
             figures = {column: bootstrap.mean(v) for column, v in values[name].items()}
             rows.append(Row(name, figures | {c: Figure(value) for c, value in wide.items()}))
     return tuple(rows), _differences(bootstrap, values)
+
+
+def mean_of(ways: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each column over several ways; no column for no way."""
+    return {c: np.mean([way[c] for way in ways], axis=0) for c in (ways[0] if ways else ())}
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:

@@ -51,6 +51,9 @@ class Evaluation:
     units: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """What was said of each unit, and what counts as right."""
 
+    calibration: Mapping[str, Any] | None = None
+    """How far the confidence of labels can be believed, where they have one."""
+
     def row(self, name: str) -> Row:
         """A row by name."""
         return next(row for row in self.rows if row.name == name)

@@ -7,23 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milan_onnx.annotations import describes_units
 from milan_onnx.applications.evaluate import baselines
+from milan_onnx.applications.evaluate.again import (
+    ONLY_DESCRIBED,
+    UNITS,
+    RunOptions,
+    SearchedAgain,
+    candidates,
+)
 from milan_onnx.applications.evaluate.answers import TOP, Answer, Descriptions
-from milan_onnx.applications.evaluate.captions import search
+from milan_onnx.applications.evaluate.described_runs import evaluate_described_run
 from milan_onnx.applications.evaluate.hypernyms import hypernyms_of
 from milan_onnx.applications.evaluate.intervals import RESAMPLES
 from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
 from milan_onnx.applications.evaluate.netdissect import LabelledPhotos, dissect
 from milan_onnx.applications.evaluate.result import Evaluation, Row
 from milan_onnx.applications.evaluate.text_metrics import TextMetrics
-from milan_onnx.applications.evaluate.truth import Kind, Truth, read_truth
+from milan_onnx.applications.evaluate.truth import Truth, read_truth
 from milan_onnx.applications.reopened import (
     check_manifest,
     choose_places,
-    exemplar_features,
-    run_bundle,
     run_places,
-    search_settings,
 )
 from milan_onnx.applications.similarity import choose_similarity
 from milan_onnx.errors import BundleError, RunError, UsageError
@@ -31,52 +36,10 @@ from milan_onnx.files import sha256_file
 from milan_onnx.labels import UnitLabel
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.regions import NAMES, REGIONS, NameTable, read_regions
-from milan_onnx.reporting import run_geometry, run_probe
+from milan_onnx.reporting import run_geometry
 from milan_onnx.run import Run, load_run
-from milan_onnx.runtime import Describer, choose_device, choose_threads
 
 ABSTAINED = "abstained"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is judged."""
-
-    kind: Kind | None = None
-    """What the truth file is; None: found out."""
-
-    layers: tuple[str, ...] = ()
-    """Layers to judge, by tensor, node or module; none: all that the truth is about."""
-
-    images: str | Path | None = None
-    """The run's photos, where they have moved."""
-
-    bundle: Path | None = None
-    """The run's captioner, where it has moved."""
-
-    regions: Path | None = None
-    """Folder of labelled photos that holds the run's photos: adds NetDissect's labels."""
-
-    skip_bad: bool = False
-    """Go on without what is wrong in the truth file."""
-
-    seed: int = 0
-    """Seed of shuffling and bootstrap."""
-
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    threads: int | None = None
-    """Batches in flight; None: the processors this process may use. Changes no result."""
-
-    similarity: bool | None = None
-    """Sentence similarity: True demands it, None takes it where it is installed."""
-
-    metrics: tuple[str, ...] = ()
-    """Text metrics of the paper: bleu, rouge, bertscore."""
-
-    bertscore_model: str | None = None
-    """Name or folder of another model for BERTScore; None: roberta-large."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +69,14 @@ def evaluate_run(
     photos or captioner are no longer there. Raises the errors of `milan_onnx.errors`: BadInput
     naming every bad line of the truth, RunError for a damaged run or other photos than its own.
     """
-    options, say = options or RunOptions(), reporter or Silent()
+    options, say, truth = options or RunOptions(), reporter or Silent(), Path(truth)
     if options.seed < 0:
         raise UsageError("the value of --seed is out of range", hint="see --help")
-    case = _case(run if isinstance(run, Run) else load_run(run), Path(truth), options, say)
+    run = run if isinstance(run, Run) else load_run(run)
+    if options.kind == UNITS or (options.kind is None and describes_units(truth)):
+        return evaluate_described_run(run, truth, options, say)
+    options.refuse(ONLY_DESCRIBED, "a truth of described units")
+    case = _case(run, truth, options, say)
     similarity = choose_similarity(options.similarity, say)
     found, words, left_out = _descriptions(case)
     hypernyms = hypernyms_of(NameTable.read())
@@ -124,7 +91,7 @@ def evaluate_run(
         rows=rows,
         differences=differences,
         groups={},
-        settings=_settings(case, Path(truth)),
+        settings=_settings(case, truth),
         counts=_counts(case),
         notes=(*_notes(case), *left_out),
         units=[_unit_facts(label, answers[i], found, i) for i, label in enumerate(case.labels)],
@@ -146,7 +113,7 @@ def _case(run: Run, path: Path, options: RunOptions, say: Reporter) -> _Case:
         path,
         places,
         classes_of=chosen,  # the others name their layers
-        kind=options.kind,
+        kind=options.kind if options.kind != UNITS else None,
         skip_bad=options.skip_bad,
         say=say,
     )
@@ -165,66 +132,17 @@ def _case(run: Run, path: Path, options: RunOptions, say: Reporter) -> _Case:
 
 def _descriptions(case: _Case) -> tuple[dict[str, Descriptions], int, list[str]]:
     """Ours and the baselines' descriptions, the bundle's words, and what had to be left out."""
-    found: dict[str, Descriptions] = {"ours": [_candidates(label) for label in case.labels]}
-    left_out, words = [], 0
+    found: dict[str, Descriptions] = {"ours": [candidates(label) for label in case.labels]}
+    again, left_out = SearchedAgain(case.run, case.labels, case.options, case.say), []
     try:
-        describer, workers = _describer(case)
-        words = describer.words
-        found |= _search(case, describer, workers)
+        found |= again.search()
     except (RunError, BundleError) as error:
         if case.options.images is not None or case.options.bundle is not None:
             raise
         left_out.append(f"the rows no PMI and greedy are left out: {error}")
     if case.options.regions is not None:
         found["NetDissect"] = _dissected(case, case.options.regions)
-    return found, words, left_out
-
-
-def _candidates(label: UnitLabel) -> list[str]:
-    texts = [candidate.description for candidate in label.candidates[:TOP]]
-    return texts or ([label.description] if label.description else [])
-
-
-def _describer(case: _Case) -> tuple[Describer, int]:
-    """The run's captioner, and how many batches of photos to encode at once.
-
-    Raises BundleError where it is gone or another one.
-    """
-    bundle = run_bundle(case.run, case.options.bundle)
-    device = choose_device(case.options.device)
-    threads = choose_threads(case.options.threads)
-    case.say.choice("device", device)
-    case.say.choice("threads", threads)
-    workers = threads.value if device.value.name == "cpu" else 1  # a GPU is filled by one
-    return Describer(bundle, device.value, threads.value), workers
-
-
-def _search(case: _Case, describer: Describer, workers: int) -> dict[str, Descriptions]:
-    """Descriptions of other searches than the run's. Raises RunError where photos are gone."""
-    probe = run_probe(case.run, case.options.images)
-    labels = [case.labels[index] for index in _described(case)]
-    encoder = describer.encoder()
-    features = exemplar_features(case.run, labels, probe, encoder, workers, case.say)
-    ways = baselines.searches(search_settings(case.run))
-    others = {name: way for name, way in ways.items() if name != "ours"}
-    with case.say.stage("describe", len(others) * len(features), "searches") as meter:
-        return {
-            name: _back(case, search(describer, features, way, meter))
-            for name, way in others.items()
-        }
-
-
-def _described(case: _Case) -> list[int]:
-    """The judged units that have a description: the others have nothing to describe."""
-    return [i for i, label in enumerate(case.labels) if label.description is not None]
-
-
-def _back(case: _Case, texts: Sequence[list[str]]) -> list[list[str]]:
-    """Descriptions of the described units as those of all judged units."""
-    whole: list[list[str]] = [[] for _ in case.labels]
-    for index, found in zip(_described(case), texts, strict=True):
-        whole[index] = found
-    return whole
+    return found, again.words, left_out
 
 
 def _dissected(case: _Case, folder: Path) -> list[list[str]]:
@@ -294,7 +212,7 @@ def _counts(case: _Case) -> dict[str, int]:
         "truths_of_other_layers": len(case.truth.phrases) - len(case.labels),
         "entries": case.truth.entries,
         "bad_entries": len(case.truth.problems),
-        "units_without_description": len(case.labels) - len(_described(case)),
+        "units_without_description": sum(label.description is None for label in case.labels),
         "units_abstained": sum(ABSTAINED in label.flags for label in case.labels),
     }
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from milan_onnx.annotations.problems import Problem, in_order, listed
 from milan_onnx.applications.evaluate.answers import Answer
 from milan_onnx.applications.reopened import Place
 from milan_onnx.choice import Choice
@@ -32,25 +33,10 @@ Kind = Literal["answers", "classes", "annotations"]
 Key = tuple[str, int]
 """(layer's tensor name, unit)"""
 
-SHOWN = 20
 TEXTS = {"answers": "accepted", "annotations": "summary"}
 """The column of each kind that holds what is true."""
 WORKERS = ("annotator", "worker", "worker_id", "workerid", "annotation_id", "id")
 """Columns that tell annotators apart."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong in a truth file."""
-
-    line: int
-    """Line, from 1; 0 where it is of the whole file."""
-
-    what: str
-    """What is wrong."""
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.what}" if self.line else self.what
 
 
 @dataclass(frozen=True)
@@ -164,7 +150,9 @@ def read_truth(
     kind that is not there, or where it is not clear which layer class names are of.
     """
     if kind is not None and kind not in get_args(Kind):
-        raise UsageError(f"unknown --kind {kind}", hint=f"use one of {', '.join(get_args(Kind))}")
+        raise UsageError(
+            f"unknown --kind {kind}", hint=f"use one of {', '.join(get_args(Kind))}, units"
+        )
     text, undecodable = _read_text(path)
     chosen = Choice(kind, "--kind") if kind else _guess(path, text)
     say.choice("truth", chosen)
@@ -174,8 +162,8 @@ def read_truth(
     for entry in _entries(path, text, chosen.value, classes_of or places, collector):
         if entry.line not in undecodable:
             collector.take(entry)
-    problems = tuple(sorted(set(collector.problems), key=lambda p: (p.line, p.what)))
-    _report(path, problems, skip_bad, say)
+    problems = in_order(collector.problems)
+    report(path, problems, skip_bad, say)
     if not collector.phrases:
         raise BadInput(f"{path} says nothing of any unit", hint="see docs/evaluate.md")
     phrases = {key: tuple(found) for key, found in collector.phrases.items()}
@@ -185,17 +173,14 @@ def read_truth(
     return Truth(chosen, phrases, collector.general, collector.entries, problems)
 
 
-def _report(path: Path, problems: Sequence[Problem], skip_bad: bool, say: Reporter) -> None:
+def report(path: Path, problems: Sequence[Problem], skip_bad: bool, say: Reporter) -> None:
+    """Refuse a file for what is wrong in it (BadInput), or say what is skipped."""
     if not problems:
         return
-    listed = "; ".join(map(str, problems[:SHOWN]))
-    rest = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    count = f"{len(problems)} bad {'entry' if len(problems) == 1 else 'entries'}"
     if not skip_bad:
-        raise BadInput(
-            f"{path} has {count}: {listed}{rest}", hint="mend them, or go on with --skip-bad"
-        )
-    say.note(f"{path}: {count} skipped: {listed}{rest}")
+        hint = "mend them, or go on with --skip-bad"
+        raise BadInput(f"{path} has {listed(problems)}", hint=hint)
+    say.note(f"{path}: {listed(problems, skipped=True)}")
 
 
 def _read_text(path: Path) -> tuple[str, dict[int, str]]:

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.applications.encoding import Floats, Use, encode
 from milan_onnx.applications.evaluate.answers import Answer
 from milan_onnx.errors import ProbeError
 from milan_onnx.probe import Unusable, decode
@@ -40,6 +39,7 @@ from milan_onnx.regions import (
     region_mask,
 )
 from milan_onnx.runtime import Encoder
+from milan_onnx.runtime.encoding import Floats, Use, encode
 
 Mask = NDArray[np.bool_]
 

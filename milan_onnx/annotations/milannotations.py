@@ -16,21 +16,27 @@ original makes floats of all of it, 12 MB a unit.
 from __future__ import annotations
 
 import csv
-import json
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from milan_onnx.annotations.units import AnnotatedUnit, Annotation, Frame, Mask, Photo
 from milan_onnx.errors import BadInput
-from milan_onnx.exemplar_folder import MASKS, ExemplarArrays, read_exemplars, read_units
+from milan_onnx.exemplar_folder import (
+    MASKS,
+    ExemplarArrays,
+    exemplar_count,
+    read_exemplars,
+    read_units,
+)
 
-Bytes = NDArray[np.uint8]
+A = TypeVar("A", bound=np.generic)
 
 ANNOTATIONS = "annotations.csv"
 COLUMNS = ("layer", "unit", "summary")
@@ -38,40 +44,6 @@ PEOPLE = 3
 """Descriptions of a unit that are used; units with fewer are left out, as in the paper."""
 RESIZE, CROP = 256, 224
 HINT = "point at the folder that holds ARCH/DATASET/annotations.csv"
-NETWORKS = {
-    "alexnet/imagenet": "cls",
-    "alexnet/places365": "cls",
-    "resnet152/imagenet": "cls",
-    "resnet152/places365": "cls",
-    "biggan/imagenet": "gen",
-    "biggan/places365": "gen",
-}
-"""The networks of the paper's ``base`` set, and their task."""
-
-
-@dataclass(frozen=True)
-class AnnotatedUnit:
-    """A unit that people described."""
-
-    network: str
-    """ARCH/DATASET."""
-
-    layer: str
-    """Name of the layer, as its folder is called."""
-
-    unit: int
-    """Number of the unit."""
-
-    row: int
-    """Its row in the layer's arrays."""
-
-    descriptions: tuple[str, ...]
-    """What people said, in the order of the file."""
-
-    @property
-    def key(self) -> str:
-        """Names the unit in splits and caches."""
-        return f"{self.network}/{self.layer}/{self.unit}"
 
 
 class Milannotations:
@@ -85,7 +57,9 @@ class Milannotations:
         self.folder, self.networks = folder, tuple(networks)
         self.imagenet = ImageFolder(imagenet) if imagenet is not None else None
         self._layers: dict[tuple[str, str], ExemplarArrays] = {}
-        self.units = [unit for network in self.networks for unit in self._read(network)]
+        found = [pair for network in self.networks for pair in self._read(network)]
+        self.units = [unit for unit, _ in found]
+        self._rows = [row for _, row in found]
         if not self.units:
             raise BadInput(f"{folder} describes no unit {PEOPLE} times", hint=HINT)
 
@@ -96,38 +70,86 @@ class Milannotations:
             self._layers[key] = read_exemplars(self.folder / network / layer)
         return self._layers[key]
 
-    def exemplars(self, unit: AnnotatedUnit) -> tuple[Bytes, Bytes]:
-        """Images uint8 (K, S, S, 3) and masks uint8 (K, S, S) of a unit."""
-        found = self.arrays(unit.network, unit.layer)
-        masks = np.ascontiguousarray(found.masks[unit.row, :, 0])
-        if found.images is not None:
-            return np.ascontiguousarray(found.images[unit.row].transpose(0, 2, 3, 1)), masks
-        if self.imagenet is None:
+    def photo(self, unit: int, rank: int) -> Photo:
+        """The number of an image of ImageNet; else the image's own place in the arrays.
+
+        Images that a folder holds are not told apart by their numbers, which it need not tell.
+        """
+        found, row = self._found(unit)
+        if found.images is None and self.imagenet is not None:
+            return int(found.ids[row, rank])
+        return unit, rank
+
+    def frames(self, photos: Sequence[Photo], size: int) -> Iterator[tuple[Photo, Frame]]:
+        """Frames uint8 (size, size, 3), in the order asked for.
+
+        Images of another size are sampled at the nearest pixels, as the original does.
+        """
+        for photo in photos:
+            yield photo, np.ascontiguousarray(_resampled(self._image(photo), size))
+
+    def mask(self, unit: int, rank: int, size: int) -> Mask:
+        """The exciting region bool (size, size), sampled at the nearest pixels."""
+        found, row = self._found(unit)
+        return np.asarray(_resampled(found.masks[row, rank, 0], size) != 0, dtype=np.bool_)
+
+    def digest(self, units: Sequence[int]) -> str:
+        """Hash of the units' names: masks are too large to read for it."""
+        digest = hashlib.sha256()
+        for unit in units:
+            digest.update(f"{self.units[unit].key}\n".encode())
+        return digest.hexdigest()
+
+    def _found(self, unit: int) -> tuple[ExemplarArrays, int]:
+        """The arrays of a unit's layer, and its row in them."""
+        asked = self.units[unit]
+        return self.arrays(asked.network, asked.layer), self._rows[unit]
+
+    def _image(self, photo: Photo) -> Frame:
+        if isinstance(photo, int) and self.imagenet is not None:
+            return self.imagenet.load(photo)
+        unit, rank = cast("tuple[int, int]", photo)
+        found, row = self._found(unit)
+        if found.images is None:
+            asked = self.units[unit]
             raise BadInput(
-                f"{self.folder / unit.network / unit.layer} holds no images.npy",
+                f"{self.folder / asked.network / asked.layer} holds no images.npy",
                 hint="give the ImageNet validation folder (--set imagenet=FOLDER)",
             )
-        ids = found.ids[unit.row].tolist()
-        return np.stack([self.imagenet.load(i) for i in ids]), masks
+        image: Frame = found.images[row, rank].transpose(1, 2, 0)
+        return image
 
-    def _read(self, network: str) -> Iterator[AnnotatedUnit]:
+    def _read(self, network: str) -> Iterator[tuple[AnnotatedUnit, int]]:
+        """Units, and the row of each in its layer's arrays."""
         path = self.folder / network / ANNOTATIONS
-        said: dict[tuple[str, int], list[str]] = {}
-        for line, row in _rows(path):
-            said.setdefault(_unit_of(path, line, row), []).append(_summary(path, line, row))
+        texts: dict[tuple[str, int], list[str]] = {}
+        for line, cells in _rows(path):
+            texts.setdefault(_unit_of(path, line, cells), []).append(_summary(path, line, cells))
         rows: dict[str, dict[int, int]] = {}
-        for (layer, unit), descriptions in said.items():
+        widths: dict[str, int] = {}
+        for (layer, unit), descriptions in texts.items():
             if len(descriptions) < PEOPLE:
                 continue
             if layer not in rows:
                 rows[layer] = _unit_rows(self.folder / network / layer, path)
+                widths[layer] = exemplar_count(self.folder / network / layer)
             if unit not in rows[layer]:
                 raise BadInput(
                     f"{path} describes unit {unit} of layer {layer}, which {layer}/masks.npy lacks",
                     hint="get the folder again",
                 )
-            texts = tuple(descriptions[:PEOPLE])
-            yield AnnotatedUnit(network, layer, unit, rows[layer][unit], texts)
+            said = tuple(Annotation(text) for text in descriptions[:PEOPLE])
+            row = rows[layer][unit]
+            yield AnnotatedUnit(network, layer, unit, said, widths[layer]), row
+
+
+def _resampled(plane: NDArray[A], size: int) -> NDArray[A]:
+    """A square (S, S, ...) at the nearest pixels of (size, size, ...)."""
+    side = plane.shape[0]
+    if side == size:
+        return plane
+    places = np.arange(size) * side // size
+    return plane[places][:, places]
 
 
 class ImageFolder:
@@ -151,7 +173,7 @@ class ImageFolder:
             if found.suffix.lower() in self.ENDS:
                 yield found
 
-    def load(self, number: int) -> Bytes:
+    def load(self, number: int) -> Frame:
         """One image, shorter side 256 and cut to the centre 224: uint8 (224, 224, 3)."""
         if not 0 <= number < len(self.paths):
             raise BadInput(
@@ -166,7 +188,7 @@ class ImageFolder:
             raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def _cut(photo: Image.Image) -> Bytes:
+def _cut(photo: Image.Image) -> Frame:
     width, height = photo.size
     short = min(width, height)
     size = (int(RESIZE * width / short), int(RESIZE * height / short))
@@ -210,61 +232,3 @@ def _unit_rows(folder: Path, path: Path) -> dict[int, int]:
     if not (folder / MASKS).is_file():
         raise BadInput(f"{path} describes layer {folder.name}, but {folder} holds no {MASKS}")
     return {unit: row for row, unit in enumerate(read_units(folder).tolist())}
-
-
-# --- groups and splits ---------------------------------------------------------------------------
-
-
-def networks_of(group: str) -> tuple[str, ...]:
-    """The networks of a group of the paper, or of one network's own name.
-
-    base, cls, gen, imagenet, places365, alexnet, resnet152, biggan, and not-ARCH-DATASET for all of
-    base but one. Raises BadInput for any other name.
-    """
-    if group == "base":
-        return tuple(NETWORKS)
-    if group.startswith("not-"):
-        left_out = group.removeprefix("not-").replace("-", "/", 1)
-        if left_out in NETWORKS:
-            return tuple(name for name in NETWORKS if name != left_out)
-    chosen = [name for name, task in NETWORKS.items() if group in (task, *name.split("/"))]
-    if chosen:
-        return tuple(chosen)
-    if group.count("/") == 1:
-        return (group,)
-    known = "base, cls, gen, imagenet, places365, alexnet, resnet152, biggan, not-ARCH-DATASET"
-    raise BadInput(f"no group of MILANNOTATIONS is named {group!r}", hint=f"give one of {known}")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which units train and which tell how well that goes."""
-
-    train: tuple[str, ...]
-    """Keys of units."""
-
-    val: tuple[str, ...]
-    """Keys of units that were held out."""
-
-    def to_json(self) -> str:
-        """The split written down."""
-        return json.dumps({"train": self.train, "val": self.val}, indent=1)
-
-    @staticmethod
-    def from_json(text: str) -> Split:
-        """What ``to_json`` wrote."""
-        found = json.loads(text)
-        return Split(tuple(found["train"]), tuple(found["val"]))
-
-
-def split_units(units: Sequence[AnnotatedUnit], held_out: float, seed: int) -> Split:
-    """A random split by unit: no sentence of a held-out unit is trained on.
-
-    The original holds out positions in a list of sentences for the language model, so that it
-    trains on most of them.
-    """
-    keys = sorted(unit.key for unit in units)
-    order = np.random.default_rng(seed).permutation(len(keys))
-    count = max(1, round(held_out * len(keys))) if held_out > 0 else 0
-    val = {keys[i] for i in order[:count].tolist()}
-    return Split(tuple(key for key in keys if key not in val), tuple(sorted(val)))
