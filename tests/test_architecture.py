@@ -21,7 +21,7 @@ ROWS = [
         *("machine", "making", "markdown", "progress", "wording"),
     },
     {"bundle", "regions", "exemplar_folder"},
-    {"subject", "probe"},
+    {"subject", "probe", "region_shape"},
     {"planted"},
     {"runtime", "exemplars", "labels"},
     {"run", "doctor", "generator"},
@@ -32,7 +32,10 @@ ROWS = [
     {"cli"},
     {"__main__"},
 ]
-EXPORT_MAY = {"export", "bundle", "regions", "exemplar_folder", "errors", "files", "machine"}
+EXPORT_MAY = {
+    *("export", "bundle", "regions", "region_shape", "exemplar_folder"),
+    *("errors", "files", "machine"),
+}
 
 
 def place(path: Path) -> str:

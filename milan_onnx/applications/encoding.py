@@ -44,9 +44,9 @@ def encode(
         maps = encoder.maps(np.stack([frame for _, frame in batch]))
         pooled = []
         for image, (photo, _) in enumerate(batch):
-            own = uses[photo]
+            own, view = uses[photo], encoder.image(maps, image)
             parts = [own[start : start + MASKS] for start in range(0, len(own), MASKS)]
-            pooled.append(np.concatenate([encoder.pool(maps, image, masks(p)) for p in parts]))
+            pooled.append(np.concatenate([view.pool(masks(part)) for part in parts]))
         return pooled
 
     with say.stage("encode", len(uses), "photos") as meter:
