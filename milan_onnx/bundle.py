@@ -9,6 +9,8 @@ A bundle is a folder:
     lm_step.onnx          one step of log p(d) for ragged rows
     tokenizer.json        the vocabulary, a word-level Hugging Face ``tokenizers`` file
     MODEL_CARD.md         what it was trained on and how well it does
+    word_vectors.npy      optional: a vector for each token, float16 (V, D), for the search
+                          ``consensus``
 
 Tensors, by the names in the manifest (N images, U units, K exemplars, P parent rows, R rows,
 M targets, B the beam size; all floats are float32, all indices int64):
@@ -30,11 +32,54 @@ that, in descending order; ``target_log_prob[m]`` is the log-probability that ``
 follows row ``target_row[m]``. The first step of a search has one parent row a unit (its initial
 states) and one row, the start token. The language model's initial states are zeros.
 
-F is the sum of the levels' channels: features of one exemplar are the levels' maps averaged under
-the exemplar's mask, concatenated in the order of the levels. A level's mask is the frame's 0/1
-mask of (S,S) resized to (h_l,w_l) by ``mask_resize``: ``area`` (mean of the covered pixels) or
-``bilinear`` (two taps, no antialias: the paper's code), then divided by its sum; an empty one
-gives zeros.
+Features of one exemplar are the parts that ``encoder.parts`` names, one after the other, F numbers
+in all. C is the sum of the levels' channels; each part of C numbers has the levels in their order.
+
+    mean      C    the levels' maps averaged under the exemplar's mask (the paper's features)
+    spread    C    standard deviation of the levels' maps under the mask
+    ring      C    the levels' maps averaged under the ring around the mask
+    frame     C    the levels' maps averaged over the whole frame
+    geometry  25   numbers of the mask alone
+
+``mean``: a level's mask is the frame's 0/1 mask of (S,S) resized to (h_l,w_l) by ``mask_resize``:
+``area`` (mean of the covered pixels) or ``bilinear`` (two taps, no antialias: the paper's code),
+then divided by its sum. It is all that a converted MILAN checkpoint has.
+
+The other parts are made of the mask's *shares*: it is averaged (``area``) to 56x56 cells, whatever
+its resolution; a share is between 0 and 1. The *inside* are the cells whose share is at least 0.5,
+or those above 0 where none reaches it. The *ring* are the cells at most 5 rows and 5 columns from
+an inside one that are not inside; where all are inside it is the whole frame. A level whose height
+(width) is a larger multiple of 56 is first averaged over equal blocks to 56 rows (columns). Its
+weights are the shares (``spread``) or the 0/1 ring (``ring``) resized to it by ``area`` and divided
+by their sum; ``spread`` is sqrt(max(0, E[x^2] - E[x]^2)) of each channel x under these weights.
+
+``geometry``, of the shares w and the inside f; a cell's centre (x, y) lies in 0..1, x to the right,
+y down; means and second moments a = var x, b = var y, c = cov(x, y) are weighted by w; A is the
+mean of w, l1 >= l2 the eigenvalues of [[a, c], [c, b]]; H and V are the shares of the 56*55 pairs
+of cells side by side (one above the other) of which one is inside, D and G the same of the 55*55
+diagonal pairs (down to the right, down to the left); all logarithms are natural:
+
+    log_area      log max(A, 1e-4)                    sqrt_area     sqrt A
+    centre_x      mean of x                           centre_y      mean of y
+    spread_x      sqrt a                              spread_y      sqrt b
+    eccentricity  (l1 - l2) / max(a + b, 1e-6)        cos_2         (a - b) / max(a + b, 1e-6)
+    sin_2         2 c / max(a + b, 1e-6)              outline       log(1e-3 + (H + V) / mean f)
+    upright       (H - V) / (H + V + 1e-6)            diagonal      (D - G) / (D + G + 1e-6)
+    top, bottom, left, right    mean w of the 3 outermost rows or columns
+    top_left, top_right, bottom_left, bottom_right    mean w of the 7x7 cells in the corner
+    pieces        sign(e) log(1 + |e|), e the number of pieces of f (cells that touch at a corner
+                  are of one piece) minus the number of its holes
+    filled        inside cells / (rows that have one * columns that have one)
+    off_centre    |centre_x - 0.5| + |centre_y - 0.5|
+    long_axis     sqrt l1                             short_axis    sqrt l2
+
+All of it is float32 and finite. An empty mask gives zeros in every part but ``frame``.
+
+The search ``consensus`` compares hypotheses by phrase vectors (see `milan_onnx.runtime.consensus`).
+``calibration``, where it is there, turns a hypothesis's scores into the probability that a person
+would call it right (see `milan_onnx.runtime.confidence`).
+
+Bundles of format version 1 are read too: they have the part ``mean`` alone.
 """
 
 from __future__ import annotations
@@ -50,7 +95,8 @@ from milan_onnx.errors import BundleError
 from milan_onnx.files import sha256_file, write_json
 
 FORMAT = "milan-onnx-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 MANIFEST = "bundle.json"
 TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.onnx"
@@ -58,7 +104,33 @@ CAPTIONER_INIT = "captioner_init.onnx"
 CAPTIONER_STEP = "captioner_step.onnx"
 LM_STEP = "lm_step.onnx"
 MODEL_CARD = "MODEL_CARD.md"
+WORD_VECTORS = "word_vectors.npy"
 REQUIRED = (ENCODER, CAPTIONER_INIT, CAPTIONER_STEP, LM_STEP, TOKENIZER, MODEL_CARD)
+
+Part = Literal["mean", "spread", "ring", "frame", "geometry"]
+PARTS: tuple[Part, ...] = ("mean", "spread", "ring", "frame", "geometry")
+"""What features of an exemplar may be made of."""
+GRID = 56
+"""Rows and columns of the cells that a mask is reduced to, for every part but ``mean``."""
+RING = 5
+"""Width of the ring, cells."""
+GEOMETRY = (
+    *("log_area", "sqrt_area", "centre_x", "centre_y", "spread_x", "spread_y"),
+    *("eccentricity", "cos_2", "sin_2", "outline", "upright", "diagonal"),
+    *("top", "bottom", "left", "right"),
+    *("top_left", "top_right", "bottom_left", "bottom_right"),
+    *("pieces", "filled", "off_centre", "long_axis", "short_axis"),
+)
+"""The numbers of the part ``geometry``, in their order."""
+
+Strategy = Literal["consensus", "rerank", "beam", "greedy"]
+STRATEGIES: tuple[Strategy, ...] = ("consensus", "rerank", "beam", "greedy")
+
+CALIBRATION_INPUTS = (
+    *("agreement", "log_p_given_exemplars", "log_p", "pmi"),
+    *("words", "coherence"),
+)
+"""What a confidence may be computed from (see `milan_onnx.runtime.confidence`)."""
 
 PLAIN: Mapping[Any, Any] = {int: int, float: (int, float), str: str}
 """Which JSON values a field of a plain type takes."""
@@ -120,10 +192,14 @@ class EncoderSpec:
     input: str = "images"
     """Name of the image input: uint8 (N,S,S,3), RGB."""
 
+    parts: tuple[Part, ...] = ("mean",)
+    """What an exemplar's features are made of, in their order."""
+
     @property
     def features(self) -> int:
         """F, the length of an exemplar's feature vector."""
-        return sum(level.channels for level in self.levels)
+        channels = sum(level.channels for level in self.levels)
+        return sum(len(GEOMETRY) if part == "geometry" else channels for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -190,12 +266,28 @@ class SearchDefaults:
     no_repeat: int = 0
     """A description may not hold an n-gram of this length twice; 0 allows it (the paper)."""
 
-    strategy: Literal["rerank", "beam", "greedy"] = "rerank"
-    """Beam search and then PMI (the paper), beam search on log p(d|E) alone, or a beam of one."""
+    strategy: Strategy = "rerank"
+    """``rerank``: beam search and then PMI (the paper); ``consensus``: of these hypotheses the one
+    that the others agree with most; ``beam``: beam search on log p(d|E) alone; ``greedy``: a beam
+    of one."""
+
+    sharpness: float = 0.5
+    """``consensus``: hypotheses count by exp(sharpness * PMI); 0: all alike."""
 
     legacy: bool = False
     """Repeat the quirks of the paper's code: one term too many in log p(d) of the reranking, λ
     inside each step of ``beam`` and ``greedy``, masks that fade at the border."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Logistic regression of "a person would call this description right" on its scores."""
+
+    weights: Mapping[str, float]
+    """Weight of each input, by its name in `CALIBRATION_INPUTS`."""
+
+    bias: float
+    """confidence = 1 / (1 + exp(-(bias + sum of weight * input)))."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +328,9 @@ class Manifest:
 
     search: SearchDefaults = field(default_factory=SearchDefaults)
     """Search settings it was measured with."""
+
+    calibration: Calibration | None = None
+    """How confidences are computed; None: hypotheses have none."""
 
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     """Every file of the bundle but the manifest."""
@@ -283,6 +378,11 @@ def load_bundle(path: str | Path | None = None, *, verify: bool = True) -> Bundl
     for name in REQUIRED:
         if name not in manifest.files:
             raise BundleError(f"bundle {folder} is damaged: its manifest lists no {name}")
+    if manifest.search.strategy == "consensus" and WORD_VECTORS not in manifest.files:
+        raise BundleError(
+            f"bundle {folder} is damaged: its search is consensus, and its manifest lists no "
+            f"{WORD_VECTORS}"
+        )
     for name in manifest.files:
         problem = _file_problem(folder, name, manifest.files[name], verify)
         if problem:
@@ -316,14 +416,14 @@ def parse_manifest(path: Path) -> Manifest:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BundleError(f"{path} is not a bundle manifest: its format is not {FORMAT!r}")
     version = value.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE or isinstance(version, bool):
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise BundleError(
             f"{path} has format version {version}, this program reads version {FORMAT_VERSION}",
             hint="upgrade milan-onnx" if newer else "make the bundle again with `make bundle`",
         )
     try:
-        manifest = _manifest(value)
+        manifest = _manifest(value, version)
         _check_values(manifest)
         return manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -331,9 +431,10 @@ def parse_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path} is not a valid bundle manifest ({reason})") from error
 
 
-def _manifest(value: Mapping[str, Any]) -> Manifest:
+def _manifest(value: Mapping[str, Any], version: int) -> Manifest:
     encoder = dict(value["encoder"])
     encoder["levels"] = tuple(_build(Level, level) for level in encoder["levels"])
+    encoder["parts"] = ("mean",) if version == 1 else tuple(encoder.get("parts", ("mean",)))
     captioner = dict(value["captioner"])
     captioner["contexts"] = _tensors(captioner["contexts"])
     captioner["states"] = _tensors(captioner["states"])
@@ -348,9 +449,16 @@ def _manifest(value: Mapping[str, Any]) -> Manifest:
         language_model=LanguageModelSpec(_tensors(value["language_model"]["states"])),
         vocabulary=_build(VocabularySpec, value["vocabulary"]),
         search=_build(SearchDefaults, search),
+        calibration=_calibration(value.get("calibration")),
         files={n: _build(FileEntry, e) for n, e in value["files"].items()},
         training=dict(value.get("training", {})),
     )
+
+
+def _calibration(value: Mapping[str, Any] | None) -> Calibration | None:
+    if value is None:
+        return None
+    return _build(Calibration, {**value, "weights": dict(value["weights"])})
 
 
 def _tensors(values: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -380,11 +488,15 @@ def _check_values(manifest: Manifest) -> None:
         "levels": bool(encoder.levels)
         and all(min(level.channels, level.height, level.width) > 0 for level in encoder.levels),
         "mask_resize": encoder.mask_resize in ("area", "bilinear"),
+        "parts": bool(encoder.parts)
+        and all(part in PARTS for part in encoder.parts)
+        and len(set(encoder.parts)) == len(encoder.parts),
         "beam_size": 1 <= search.beam_size <= LARGEST_BEAM,
         "length": 1 <= search.length <= LARGEST_LENGTH,
         "pmi_weight": math.isfinite(search.pmi_weight),
         "no_repeat": search.no_repeat >= 0,
-        "strategy": search.strategy in ("rerank", "beam", "greedy"),
+        "strategy": search.strategy in STRATEGIES,
+        "sharpness": math.isfinite(search.sharpness) and search.sharpness >= 0,
         "legacy": isinstance(search.legacy, bool),
         "vocabulary": all(isinstance(t, int) and 0 <= t < vocabulary.size for t in tokens),
         "style": vocabulary.style in ("words", "sentences"),
@@ -393,6 +505,27 @@ def _check_values(manifest: Manifest) -> None:
     for name, good in right.items():
         if not good:
             raise ValueError(f"its {name} is out of range")
+    if manifest.calibration is not None:
+        _check_calibration(manifest.calibration, manifest.captioner)
+
+
+def _check_calibration(calibration: Calibration, captioner: CaptionerSpec) -> None:
+    """Raises ValueError naming an input that is not known or not there, or a weight that is no
+    number."""
+    for name in calibration.weights:
+        if name not in CALIBRATION_INPUTS:
+            raise ValueError(
+                f"its calibration has the input {name!r}, known are {', '.join(CALIBRATION_INPUTS)}"
+            )
+    for number in (*calibration.weights.values(), calibration.bias):
+        if isinstance(number, bool) or not math.isfinite(number):
+            raise ValueError(f"its calibration has the number {number!r}")
+    by_exemplar = [len(tensor.shape) == 2 for tensor in captioner.contexts[:1]]
+    if "coherence" in calibration.weights and not all(by_exemplar or [False]):
+        raise ValueError(
+            "its calibration has the input 'coherence', and the captioner's first context no row "
+            "an exemplar"
+        )
 
 
 def _file_problem(folder: Path, name: str, entry: FileEntry, verify: bool) -> str:

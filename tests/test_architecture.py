@@ -21,7 +21,7 @@ ROWS = [
         *("machine", "making", "markdown", "progress", "wording"),
     },
     {"bundle", "regions", "exemplar_folder"},
-    {"subject", "probe"},
+    {"subject", "probe", "region_shape"},
     {"planted"},
     {"runtime", "exemplars", "labels"},
     {"run", "doctor", "generator", "annotations"},
@@ -33,8 +33,8 @@ ROWS = [
     {"__main__"},
 ]
 EXPORT_MAY = {
-    *("export", "annotations", "bundle", "choice", "errors", "exemplar_folder", "exemplars"),
-    *("files", "geometry", "machine", "probe", "progress", "regions", "runtime", "wording"),
+    *("export", "annotations", "applications", "bundle", "choice", "errors", "exemplars"),
+    *("files", "geometry", "machine", "probe", "progress", "regions", "runtime"),
 }
 
 

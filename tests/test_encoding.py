@@ -16,7 +16,7 @@ from milan_onnx.describing.features import StoredFeatures
 from milan_onnx.errors import OutputUnwritable
 from milan_onnx.labels import UnitLabel
 from milan_onnx.runtime import Describer, Device, Encoder
-from milan_onnx.runtime.pooling import pool
+from milan_onnx.runtime.pooling import ImageMaps
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_pooling_by_coarse_masks_is_pooling_by_fine_ones() -> None:
     fine = masks.repeat(4, axis=1).repeat(4, axis=2)
     coarse = [_at_most(level, 8) for level in maps]
     assert [level.shape[2] for level in coarse] == [8, 8, 4]
-    found = pool([level[1] for level in coarse], masks, "area")
-    expected = pool([level[1] for level in maps], fine, "area")
+    found = ImageMaps([level[1] for level in coarse], "area").pool(masks)
+    expected = ImageMaps([level[1] for level in maps], "area").pool(fine)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from milan_onnx.describing.kept import Count, Kept
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.probe import frames
 from milan_onnx.runtime import Encoder, in_order
+from milan_onnx.runtime.pooling import averaged
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -74,6 +75,10 @@ class Uses:
         return Uses(
             *(np.concatenate([getattr(p, n) for p in parts]) for n in ("layer", "row", "slot"))
         )
+
+
+Pooled = tuple[Uses, Floats]
+"""Regions and their features float32 (n, F)."""
 
 
 def describable(layer: LayerExemplars) -> list[int]:
@@ -141,12 +146,13 @@ def encode_regions(
     def encode(batch: Sequence[Frame]) -> list[T]:
         maps = encoder.maps(np.stack([frame for _, frame in batch]))
         sized = {r.side: [_at_most(level, r.side) for level in maps] for r in regions}
-        pooled = (
-            (part, encoder.pool(sized[masks.shape[1]], i, masks))
-            for i, (image, _) in enumerate(batch)
-            for part, masks in _masks(regions, uses[image])
-        )
-        return [work(*block) for block in _blocks(pooled)]
+        return [work(*block) for block in _blocks(pooled(batch, sized))]
+
+    def pooled(batch: Sequence[Frame], sized: dict[int, list[Floats]]) -> Iterator[Pooled]:
+        for place, (image, _) in enumerate(batch):
+            views = {side: encoder.image(maps, place) for side, maps in sized.items()}
+            for part, masks in _masks(regions, uses[image]):
+                yield part, views[masks.shape[1]].pool(masks)
 
     photos = sorted(uses)[part]
     begin = min(count.done * BATCH, len(photos))
@@ -182,12 +188,7 @@ def _at_most(level: Floats, side: int) -> Floats:
 
     Pooling them under masks of that side is the same as pooling the fine ones.
     """
-    down, across = level.shape[2] // side, level.shape[3] // side
-    if down <= 1 and across <= 1:
-        return level
-    down, across = max(1, down), max(1, across)
-    parts = [level[:, :, y::down, x::across] for y in range(down) for x in range(across)]
-    return np.asarray(sum(parts[1:], parts[0]) / np.float32(len(parts)), dtype=np.float32)
+    return averaged(level, max(1, level.shape[2] // side), max(1, level.shape[3] // side))
 
 
 def exemplar_regions(job: Captioning, layers: Sequence[LayerExemplars]) -> list[Regions]:
@@ -243,7 +244,7 @@ def _masks(regions: Sequence[Regions], uses: Uses) -> Iterator[tuple[Uses, NDArr
             yield part, exemplar_masks(maps, layer.thresholds[part.row], side, side, fade=fade)
 
 
-def _blocks(parts: Iterator[tuple[Uses, Floats]]) -> Iterator[tuple[Uses, Floats]]:
+def _blocks(parts: Iterator[Pooled]) -> Iterator[Pooled]:
     """The same in blocks of at least ``BLOCK`` regions, but for the last."""
     uses: list[Uses] = []
     features: list[Floats] = []

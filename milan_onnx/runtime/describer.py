@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from milan_onnx.bundle import Bundle, EncoderSpec, SearchDefaults
 from milan_onnx.errors import BundleError
 from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.device import Device
-from milan_onnx.runtime.pooling import pool
+from milan_onnx.runtime.pooling import ImageMaps
 from milan_onnx.runtime.prior import log_prior
 from milan_onnx.runtime.scoring import phrase_tokens, score_phrases
 from milan_onnx.runtime.session import Session, in_order
@@ -231,9 +231,14 @@ class Encoder:
                 )
         return [found[: len(frames)] for found in maps]
 
-    def pool(self, maps: list[Floats], image: int, masks: NDArray[np.bool_]) -> Floats:
+    def image(self, maps: Sequence[Floats], image: int) -> ImageMaps:
+        """The maps of one of the images, to be pooled several times."""
+        levels = [level[image] for level in maps]
+        return ImageMaps(levels, self.spec.mask_resize, self.spec.parts)
+
+    def pool(self, maps: Sequence[Floats], image: int, masks: NDArray[np.bool_]) -> Floats:
         """Features float32 (n, F) of one of the images under masks bool (n,S,S)."""
-        return pool([level[image] for level in maps], masks, self.spec.mask_resize)
+        return self.image(maps, image).pool(masks)
 
 
 def search_options(bundle: Bundle, **given: Any) -> SearchDefaults:

@@ -65,9 +65,9 @@ def pooled(
         maps = encoder.maps(np.stack([frame for _, frame in batch]))
         found = []
         for image, (photo, _) in enumerate(batch):
-            own = uses[photo]
+            own, view = uses[photo], encoder.image(maps, image)
             parts = [own[start : start + MASKS] for start in range(0, len(own), MASKS)]
-            found.append(np.concatenate([encoder.pool(maps, image, masks(p)) for p in parts]))
+            found.append(np.concatenate([view.pool(masks(part)) for part in parts]))
         return found
 
     for batch, vectors in in_order(work, _batches(frames), workers):

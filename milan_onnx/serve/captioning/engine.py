@@ -237,9 +237,9 @@ class _Encoding:
             self._pool(key, self.known[key].levels, 0)
 
     def _pool(self, key: bytes, levels: list[Floats], image: int) -> None:
+        maps = self._encoder.image(levels, image)
         for part in _parts(self._uses[key], POOLED_TOGETHER):
-            masks = np.stack([self._mask(use.region) for use in part])
-            vectors = self._encoder.pool(levels, image, masks)
+            vectors = maps.pool(np.stack([self._mask(use.region) for use in part]))
             for use, vector in zip(part, vectors, strict=True):
                 use.features[use.slot] = vector
 
