@@ -125,7 +125,10 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     own = facts["annotations"] == "units"
     listed = "\n".join(f"- {source}: {licence}" for source, licence in SOURCES)
     return CARD.format(
-        **{name: facts[name] for name in ("name", "version", "backbone", "words", "held_out", "seed")},
+        **{
+            name: facts[name]
+            for name in ("name", "version", "backbone", "words", "held_out", "seed")
+        },
         **facts["losses"],
         hidden=facts["sizes"]["hidden"],
         lm_hidden=facts["lm_sizes"]["hidden"],
@@ -133,7 +136,9 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
         parts=", ".join(facts["parts"]),
         search=", ".join(f"{name} {value}" for name, value in facts["search"].items() if value),
         training=_training(facts),
-        sources=SOURCED.format(listed=listed) if own else "Licence and terms are those of the data.",
+        sources=SOURCED.format(listed=listed)
+        if own
+        else "Licence and terms are those of the data.",
         figures="\n\n".join(parts) or NOT_MEASURED,
         failures=FAILURES if own else "",
     )

@@ -268,7 +268,9 @@ class TrainingRun:
         }
         for name in self.recipe.shares:
             if name not in made:
-                raise UsageError(f"no source is named {name!r}", hint=f"known are {', '.join(made)}")
+                raise UsageError(
+                    f"no source is named {name!r}", hint=f"known are {', '.join(made)}"
+                )
         return {name: made[name]() for name, share in self.recipe.shares.items() if share > 0}
 
     @property
@@ -441,7 +443,9 @@ class TrainingRun:
     def _reduced(self) -> int:
         """Length of the features that principal components are left of; 0: none are taken."""
         wanted = self.recipe.sizes.reduced
-        return sum(wanted.get(part, width) for part, width in self._widths().items()) if wanted else 0
+        return (
+            sum(wanted.get(part, width) for part, width in self._widths().items()) if wanted else 0
+        )
 
     def language_model(self) -> LanguageModel:
         """A language model of the recipe's sizes, untrained."""

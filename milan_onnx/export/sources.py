@@ -75,7 +75,9 @@ class VirtualUnits:
 
     def digest(self, units: Sequence[int]) -> str:
         """Hash of what the units are drawn from."""
-        facts = [(self._drawn[u].concept, self._drawn[u].regions, self._drawn[u].key) for u in units]
+        facts = [
+            (self._drawn[u].concept, self._drawn[u].regions, self._drawn[u].key) for u in units
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -120,7 +122,12 @@ class ClassUnits:
         """Units whose class has a name."""
         return [
             AnnotatedUnit(
-                "classes", f"{number}", number, (Annotation(name, "", 3),), len(photos), split="train"
+                "classes",
+                f"{number}",
+                number,
+                (Annotation(name, "", 3),),
+                len(photos),
+                split="train",
             )
             for number, (name, photos) in enumerate(self._chosen)
         ]

@@ -8,13 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from milan_onnx.applications.evaluate import baselines
-from milan_onnx.applications.evaluate.answers import Descriptions, Values
-from milan_onnx.applications.evaluate.captions import search
-from milan_onnx.applications.evaluate.intervals import RESAMPLES
-from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
-from milan_onnx.applications.evaluate.result import Evaluation
-from milan_onnx.applications.evaluate.virtual import (
+from milan_onnx.annotations.virtual import (
     FEWEST_PHOTOS,
     Pool,
     VirtualUnit,
@@ -22,6 +16,12 @@ from milan_onnx.applications.evaluate.virtual import (
     make_pool,
     virtual_features,
 )
+from milan_onnx.applications.evaluate import baselines
+from milan_onnx.applications.evaluate.answers import Answer, Descriptions, Values
+from milan_onnx.applications.evaluate.captions import search
+from milan_onnx.applications.evaluate.intervals import RESAMPLES
+from milan_onnx.applications.evaluate.judging import Judge, columns_of, judge
+from milan_onnx.applications.evaluate.result import Evaluation
 from milan_onnx.applications.similarity import choose_similarity
 from milan_onnx.bundle import Bundle, load_bundle
 from milan_onnx.choice import Choice
@@ -89,7 +89,8 @@ def evaluate_virtual(
     units = draw_units(pool, table, options.count, options.exemplars, options.seed)
     similarity = choose_similarity(options.similarity, say)
     searched, words = _search(data, pool, units, captioner, options, say)
-    answers, concepts = [unit.answer for unit in units], [unit.concept for unit in units]
+    answers = [Answer(unit.names, unit.general, (unit.concept,)) for unit in units]
+    concepts = [unit.concept for unit in units]
     judging = Judge(answers, concepts, words, similarity, options.seed)
     rows, differences = judge(judging, searched)
     return Evaluation(
@@ -233,7 +234,7 @@ def _unit_facts(
         "concept": unit.concept,
         "source": unit.source,
         "exemplars": len(unit.regions),
-        "label": list(unit.answer.label),
-        "general": list(unit.answer.general),
+        "label": list(unit.names),
+        "general": list(unit.general),
         "descriptions": {name: list(texts[index]) for name, texts in searched.items()},
     }

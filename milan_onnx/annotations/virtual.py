@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.applications.evaluate.answers import Answer
 from milan_onnx.errors import ProbeError
 from milan_onnx.probe import Unusable, decode
 from milan_onnx.progress import Reporter
@@ -111,8 +110,11 @@ class VirtualUnit:
     regions: tuple[int, ...]
     """Its exemplars, as places in the pool."""
 
-    answer: Answer
-    """What counts as right."""
+    names: tuple[str, ...]
+    """What it may be called: names of the thing itself, the concept's first."""
+
+    general: tuple[str, ...]
+    """More general names of it."""
 
     key: tuple[int, ...]
     """Seed of the draws of its masks."""
@@ -187,8 +189,8 @@ def _unit(
     shown = [pool.shown[place].region for place in showing]
     source = Counter(region.source for region in shown).most_common(1)[0][0]
     labels = Counter(region.label for region in shown)
-    answer = _answer(concept, labels, table)
-    return VirtualUnit(concept.name, source, tuple(regions), answer, key)
+    names = _names(concept, labels, table)
+    return VirtualUnit(concept.name, source, tuple(regions), *names, key)
 
 
 def _spread(pool: Pool, regions: Sequence[int], rng: np.random.Generator) -> list[int]:
@@ -204,8 +206,11 @@ def _spread(pool: Pool, regions: Sequence[int], rng: np.random.Generator) -> lis
     return [place for _, place in sorted(zip(keys, drawn, strict=True))]
 
 
-def _answer(concept: Concept, labels: Mapping[str, int], table: NameTable) -> Answer:
-    """What holds for at least half of the regions that show the concept."""
+def _names(
+    concept: Concept, labels: Mapping[str, int], table: NameTable
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and more general names that hold for at least half of the regions that show the
+    concept."""
     own: Counter[str] = Counter()
     general: Counter[str] = Counter()
     for label, count in sorted(labels.items()):
@@ -214,7 +219,7 @@ def _answer(concept: Concept, labels: Mapping[str, int], table: NameTable) -> An
     half = sum(labels.values()) / 2
     names = tuple(dict.fromkeys([concept.name, *(n for n in own if own[n] >= half)]))
     wider = tuple(n for n in general if general[n] >= half and n not in names)
-    return Answer(names, wider, (concept.name,))
+    return names, wider
 
 
 def names_of(label: str, table: NameTable) -> tuple[str, ...]:
@@ -242,7 +247,7 @@ def virtual_features(
         for rank, place in enumerate(drawn.regions):
             uses[pool.shown[place].region.image].append((unit, rank))
     first = {item.region.image: item.region for item in reversed(pool.shown)}
-    frames = ((photo, _frame(data, first[photo], pool.size)) for photo in sorted(uses))
+    frames = ((photo, region_frame(data, first[photo], pool.size)) for photo in sorted(uses))
 
     def masks(some: Sequence[Use]) -> Mask:
         return np.stack([exemplar_mask(pool, units[unit], rank) for unit, rank in some])
@@ -251,8 +256,11 @@ def virtual_features(
     return encode(frames, uses, masks, exemplars, encoder, workers, say)
 
 
-def _frame(data: Path, region: Region, size: int) -> NDArray[np.uint8]:
-    """The centre square of a photo (size, size, 3)."""
+def region_frame(data: Path, region: Region, size: int) -> NDArray[np.uint8]:
+    """The centre square of a region's photo: uint8 (size, size, 3).
+
+    Raises ProbeError naming a photo that cannot be read or has another size than its regions say.
+    """
     path = data / region.image
     try:
         photo = decode(path.read_bytes()).image
