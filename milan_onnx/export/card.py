@@ -29,10 +29,11 @@ model {lm:.3f}. Seed {seed}.
 {failures}"""
 
 NAMES = {
-    "annotated": "{count} described units, with their real exemplars and all phrases written of them",
+    "annotated": "{count} described units, with their real exemplars and what was written of them",
+    "mirrored": "{count} of them in mirrored photos, left and right exchanged",
     "labels": "{count} virtual units: regions of labelled photos that share a label, with up to a "
     "fifth of others, called by the label or a more general name (WordNet 3.0)",
-    "classes": "{count} units of the encoder's own classifier whose photos show their class, called "
+    "classes": "{count} units of the encoder's own classifier whose photos show their class, named "
     "by it",
     "drawings": "{count} units of drawn images: stripes, chequers, dots, colours, shapes, text",
 }
@@ -108,7 +109,8 @@ CONFIDENCE = """### Confidence
 BY_EYE = (
     "### By eye\n\n"
     "Of {units} random units of {where}, looked at before the label was shown, {right} labels were "
-    "right,\n{partly} partly right (true of some exemplars, too broad or too special) and {wrong} wrong."
+    "right,\n{partly} partly right (true of some exemplars, too broad or too special) and {wrong} "
+    "wrong."
 )
 
 
@@ -146,11 +148,10 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
 
 def _training(facts: Mapping[str, Any]) -> str:
     """What was learned from, a line a source."""
-    units, shares = facts["units"], facts["shares"]
-    lines = [
-        f"- {NAMES[name].format(count=count)}; {shares[name] / sum(shares.values()):.0%} of the examples"
-        for name, count in units.items()
-    ]
+    shares, lines = facts["shares"], []
+    for name, count in facts["units"].items():
+        share = shares[name] / sum(shares.values())
+        lines.append(f"- {NAMES[name].format(count=count)}; {share:.0%} of the examples")
     return "\n".join([*lines, ""])
 
 

@@ -8,8 +8,8 @@ passes through the same steps, so it ends with the same weights as one that was 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -57,9 +57,6 @@ class LoopPlan:
 
     penalty: float = 0.0
     """Weight of the attention's penalty (paper's code: 1)."""
-
-    average: float = 0.0
-    """Decay of the running mean of the weights that is kept instead of the last ones; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,6 @@ class _Loop:
         self.step, self.bad = 0, 0
         self.best = float("inf")
         self.best_state = copy.deepcopy(what.model.state_dict())
-        self.averaged = copy.deepcopy(what.model.state_dict()) if plan.average else None
         self.recent: list[float] = []
 
     def advance(self) -> None:
@@ -147,22 +143,6 @@ class _Loop:
         self.scaler.update()
         self.schedule.step()
         self.recent.append(loss.item())
-        if self.averaged is not None:
-            # Of the first steps it is the plain mean.
-            share = max(1 - self.plan.average, 1 / (self.step + 1))
-            for name, value in self.what.model.state_dict().items():
-                self.averaged[name].lerp_(value, share)
-
-    @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        """The running mean of the weights, where one is kept, in the model for a while."""
-        model, own = self.what.model, None
-        if self.averaged is not None:
-            own = copy.deepcopy(model.state_dict())
-            model.load_state_dict(self.averaged)
-        yield
-        if own is not None:
-            model.load_state_dict(own)
 
     def _precision(self) -> AbstractContextManager[Any]:
         """float16 where that is quicker; on a CPU it is not."""
@@ -172,9 +152,7 @@ class _Loop:
 
     def check(self) -> str:
         """Validate, keep the weights if they are the best, save; returns a progress line."""
-        with self._averaged_weights():
-            held = self.what.validate()
-            found = copy.deepcopy(self.what.model.state_dict())
+        held = self.what.validate()
         train = sum(self.recent) / max(1, len(self.recent))
         if not (np.isfinite(held) and np.isfinite(train)):
             raise MilanError(
@@ -185,7 +163,8 @@ class _Loop:
         self.bad += 1
         if held < self.best:
             # A state dict refers to the live weights: without the copy, "best" would be last.
-            self.best, self.bad, self.best_state = held, 0, found
+            self.best, self.bad = held, 0
+            self.best_state = copy.deepcopy(self.what.model.state_dict())
         _save(self.saved(), self.path)
         steps = f"step {self.step}/{self.plan.steps}"
         return f"{self.what.name}: {steps}, train {train:.3f}, val {held:.3f}"
@@ -204,7 +183,6 @@ class _Loop:
             "best": self.best,
             "best_state": self.best_state,
             "model": self.what.model.state_dict(),
-            "averaged": self.averaged,
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -221,7 +199,6 @@ class _Loop:
         self.step, self.bad, self.best = saved["step"], saved["bad"], saved["best"]
         self.best_state = saved["best_state"]
         self.what.model.load_state_dict(saved["model"])
-        self.averaged = saved["averaged"]
         self.optimiser.load_state_dict(saved["optimiser"])
         self.schedule.load_state_dict(saved["schedule"])
         self.scaler.load_state_dict(saved["scaler"])

@@ -44,7 +44,13 @@ from milan_onnx.export.components import principal_components
 from milan_onnx.export.drawings import DrawnUnits
 from milan_onnx.export.language_model import LanguageModel, LanguageModelConfig
 from milan_onnx.export.loop import LoopPlan, train
-from milan_onnx.export.sources import ClassPlan, ClassUnits, VirtualUnits, class_odds
+from milan_onnx.export.sources import (
+    ClassPlan,
+    ClassUnits,
+    MirroredUnits,
+    VirtualUnits,
+    class_odds,
+)
 from milan_onnx.export.training import (
     Encoding,
     Examples,
@@ -168,7 +174,7 @@ class Recipe:
 
     shares: Mapping[str, float] = field(default_factory=lambda: {"annotated": 1.0})
     """How often described units (``annotated``) are drawn, and those of further sources:
-    ``labels``, ``classes``, ``drawings``."""
+    ``mirrored``, ``labels``, ``classes``, ``drawings`` (`milan_onnx.export.sources`)."""
 
     labels: int = 3000
     """Virtual units of labelled photos."""
@@ -262,6 +268,7 @@ class TrainingRun:
         """Everything that is learned from, by its name in the recipe."""
         made: dict[str, Callable[[], AnnotatedUnits]] = {
             "annotated": lambda: self.annotated,
+            "mirrored": lambda: MirroredUnits(self.annotated),
             "labels": self._labels,
             "classes": self._classes,
             "drawings": lambda: DrawnUnits(self.recipe.drawings, self.recipe.exemplars, self._seed),
@@ -370,7 +377,7 @@ class TrainingRun:
         held_out, used = set(self.split.val), set(self.split.train)
         parts, first, val = [], 0, []
         for name, source in self.sources.items():
-            keys = used if name == "annotated" else None
+            keys = used if name in ("annotated", "mirrored") else None
             parts.append(self._examples(source.units, first, keys))
             if name == "annotated":
                 val.append(self._examples(source.units, first, held_out))

@@ -1,5 +1,6 @@
 """Further described units for training, whose names are known and not written by eye.
 
+    mirrored  the described units in mirrored photos, with left and right exchanged in what is said
     labels    virtual units: regions of labelled photos that show one thing, and some that do not
     classes   units of the encoder's own classifier, named by their class
 
@@ -11,15 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.annotations import AnnotatedUnit, Annotation, DescribedUnits
+from milan_onnx.annotations import AnnotatedUnit, AnnotatedUnits, Annotation, DescribedUnits
 from milan_onnx.annotations.units import Frame, Mask, Photo
 from milan_onnx.annotations.virtual import (
     Pool,
@@ -36,6 +38,47 @@ from milan_onnx.regions import NameTable, read_regions
 from milan_onnx.runtime import Encoder, in_order
 
 BATCH = 8
+
+
+class MirroredUnits:
+    """Described units as they would be if their photos had been taken in a mirror."""
+
+    def __init__(self, source: AnnotatedUnits) -> None:
+        self._source = source
+
+    @cached_property
+    def units(self) -> Sequence[AnnotatedUnit]:
+        """The same units, with left and right exchanged in all phrases."""
+        return [
+            replace(unit, annotations=tuple(map(_mirrored, unit.annotations)))
+            for unit in self._source.units
+        ]
+
+    def photo(self, unit: int, rank: int) -> Photo:
+        """The photo itself."""
+        return self._source.photo(unit, rank)
+
+    def frames(self, photos: Sequence[Photo], size: int) -> Iterator[tuple[Photo, Frame]]:
+        """Mirrored frames uint8 (size, size, 3)."""
+        for photo, frame in self._source.frames(photos, size):
+            yield photo, np.ascontiguousarray(frame[:, ::-1])
+
+    def mask(self, unit: int, rank: int, size: int) -> Mask:
+        """Mirrored masks bool (size, size)."""
+        return np.ascontiguousarray(self._source.mask(unit, rank, size)[:, ::-1])
+
+    def digest(self, units: Sequence[int]) -> str:
+        """Hash of what the units are made of."""
+        return f"mirrored {self._source.digest(units)}"
+
+
+def _mirrored(said: Annotation) -> Annotation:
+    other = {"left": "right", "right": "left"}
+    texts = (
+        re.sub(r"\b(left|right)\b", lambda found: other[found[0]], text)
+        for text in (said.description, said.also)
+    )
+    return Annotation(*texts, said.coherence)
 
 
 class VirtualUnits:
