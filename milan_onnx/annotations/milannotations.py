@@ -149,7 +149,8 @@ def _resampled(plane: NDArray[A], size: int) -> NDArray[A]:
     if side == size:
         return plane
     places = np.arange(size) * side // size
-    return plane[places][:, places]
+    sampled: NDArray[A] = plane[places][:, places]
+    return sampled
 
 
 class ImageFolder:

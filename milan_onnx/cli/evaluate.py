@@ -88,9 +88,8 @@ TAKES = {
 @click.command(short_help="Judge a bundle on photos or described units, or a run by a truth.")
 @click.argument("run", type=PATH, required=False)
 @options(WHAT, VIRTUAL, UNITS, RUNS, BOTH)
-@click.pass_context
 @guarded
-def evaluate(context: click.Context, run: Path | None, **given: Any) -> None:
+def evaluate(run: Path | None, **given: Any) -> None:
     """Judge a bundle on virtual units drawn from labelled photos (--virtual) or on real ones that
     people described (--units), or the labels of RUN, a folder that describe wrote, by what its
     units are (--truth).
@@ -98,7 +97,7 @@ def evaluate(context: click.Context, run: Path | None, **given: Any) -> None:
     Prints figures with 95 % intervals beside those of baselines; docs/evaluate.md defines them.
     """
     way = _way(run, given)
-    _check_usage(way, context)
+    _check_usage(way)
     say = console(given["quiet"])
     ways = {"--virtual": _virtual, "--units": _units}
     found = _run(run, given, say) if run is not None else ways[way](given, say)
@@ -120,10 +119,11 @@ def _way(run: Path | None, given: dict[str, Any]) -> str:
     return asked[0]
 
 
-def _check_usage(way: str, context: click.Context) -> None:
+def _check_usage(way: str) -> None:
     """Refuse options that this way of judging would pass over."""
     from milan_onnx.errors import UsageError
 
+    context = click.get_current_context()
     for name in dict.fromkeys(name for names in TAKES.values() for name in names):
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and name not in TAKES[way]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from milan_onnx.annotations import AnnotatedUnit, DescribedUnits, annotated_features, encoder_name
+from milan_onnx.annotations.features import photo_uses
 from milan_onnx.applications.evaluate import baselines
 from milan_onnx.applications.evaluate.answers import Descriptions
 from milan_onnx.applications.evaluate.calibration import RIGHT
