@@ -11,13 +11,13 @@ All of it is float64, and of one unit alone: company in a batch changes no bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.bundle import WORD_VECTORS
-from milan_onnx.errors import BundleError
+from milan_onnx.bundle import read_word_vectors
 
 Scores = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -26,36 +26,23 @@ RESOLUTION = 1e-6
 """Agreements that differ by less are ties."""
 
 
-def read_word_vectors(path: Path, words: set[int], size: int) -> Scores:
+def word_table(path: Path, words: Sequence[int], size: int) -> Scores:
     """The vectors of a vocabulary of ``size`` tokens: float64 (size + 1, D).
 
     Tokens that are not among ``words``, the special ones, and the last row, which -1 stands for,
-    are zeros. Raises BundleError where the file is no finite float16 array (size, D).
+    are zeros. Raises BundleError as `milan_onnx.bundle.read_word_vectors`.
     """
-    mend = "copy or install the bundle again"
-    try:
-        # Mapped: a header that promises more than there is costs no memory.
-        found: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-        shape, kind = found.shape, found.dtype
-    except Exception as error:  # NumPy's reader has many, and its advice is for other files
-        raise BundleError(f"{path} is not an array in NumPy's format", hint=mend) from error
-    if len(shape) != 2 or shape[0] != size or shape[1] < 1 or kind != np.float16:
-        raise BundleError(
-            f"{path} holds {kind} {shape}, {WORD_VECTORS} of {size} tokens is float16 ({size}, D)",
-            hint=mend,
-        )
-    vectors = np.zeros((size + 1, shape[1]))
+    found = read_word_vectors(path, size)
+    table = np.zeros((size + 1, found.shape[1]))
     rows = sorted(words)
-    vectors[rows] = found[rows]
-    if not np.isfinite(vectors).all():
-        raise BundleError(f"{path} holds numbers that are not finite", hint=mend)
-    return vectors
+    table[rows] = found[rows]
+    return table
 
 
 def phrase_vectors(tokens: Ids, vectors: Scores) -> Scores:
     """Vectors (H, D) of phrases of token ids (H, length), -1 after the end: of length 1, or zeros.
 
-    ``vectors``: as of `read_word_vectors`. Repeated words count once.
+    ``vectors``: as of `word_table`. Repeated words count once.
     """
     words = np.sort(tokens, axis=1)
     words[:, 1:][words[:, 1:] == words[:, :-1]] = -1

@@ -18,7 +18,7 @@ from milan_onnx.runtime.consensus import (
     agreements,
     most_agreed,
     phrase_vectors,
-    read_word_vectors,
+    word_table,
 )
 from milan_onnx.runtime.device import Device
 from milan_onnx.runtime.hypothesis import Hypothesis
@@ -72,7 +72,7 @@ class Describer:
         self._vectors: NDArray[np.float64] | None = None
         if contract.WORD_VECTORS in manifest.files:
             path = bundle.file(contract.WORD_VECTORS)
-            self._vectors = read_word_vectors(path, set(self._vocabulary.words), words.size)
+            self._vectors = word_table(path, list(self._vocabulary.words), words.size)
 
     def encoder(self) -> Encoder:
         """The image encoder; loaded on demand, and freed with the returned object."""

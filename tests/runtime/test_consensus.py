@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_onnx.bundle import WORD_VECTORS, Bundle, load_bundle, write_manifest
+from milan_onnx.bundle import WORD_VECTORS, Bundle, load_bundle, read_word_vectors, write_manifest
 from milan_onnx.errors import BundleError, UsageError
 from milan_onnx.runtime import Describer, Device, Hypothesis, search_options
 from milan_onnx.runtime.consensus import (
     agreements,
     most_agreed,
     phrase_vectors,
-    read_word_vectors,
+    word_table,
 )
 from tests.runtime.test_search import features
 from tests.toy import toy_bundle
@@ -138,7 +138,7 @@ def test_it_does_not_depend_on_the_batch_nor_on_the_number_of_candidates(
         (b"", "is not an array in NumPy's format"),
         (np.array([{"a": 1}]), "is not an array in NumPy's format"),
         (np.zeros((35, 3), np.float32), r"holds float32 \(35, 3\)"),
-        (np.zeros((34, 3), np.float16), r"of 35 tokens is float16 \(35, D\)"),
+        (np.zeros((34, 3), np.float16), r"of 35 tokens are float16 \(35, D\)"),
         (np.zeros((35, 0), np.float16), "word_vectors.npy"),
         (np.zeros(35, np.float16), r"\(35,\)"),
         (np.full((35, 2), np.inf, np.float16), "not finite"),
@@ -153,7 +153,7 @@ def test_bad_vectors_are_told_with_their_file(
     else:
         np.save(path, value, allow_pickle=True)
     with pytest.raises(BundleError, match=words) as told:
-        read_word_vectors(path, set(range(30)), 35)
+        read_word_vectors(path, 35)
     assert str(path) in str(told.value)
     assert "pickle" not in str(told.value)
 
@@ -165,13 +165,13 @@ def test_a_file_cut_short_and_one_that_promises_too_much(tmp_path: Path) -> None
     for damaged in (whole[:-100], whole[:50], whole.replace(b"(35, 30)", b"(35, 9**9)")):
         path.write_bytes(damaged)
         with pytest.raises(BundleError, match="is not an array"):
-            read_word_vectors(path, set(range(30)), 35)
+            read_word_vectors(path, 35)
 
 
 def test_special_tokens_have_no_vector(tmp_path: Path) -> None:
     path = tmp_path / WORD_VECTORS
     np.save(path, np.ones((5, 2), np.float16))
-    found = read_word_vectors(path, {0, 2}, 5)
+    found = word_table(path, [2, 0], 5)
     assert found.sum(axis=1).tolist() == [2, 0, 2, 0, 0, 0]
 
 
