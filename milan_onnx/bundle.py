@@ -89,10 +89,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from milan_onnx.errors import BundleError
 from milan_onnx.files import sha256_file, write_json
+
+if TYPE_CHECKING:  # the command's help must not wait for NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT = "milan-onnx-bundle"
 FORMAT_VERSION = 2
@@ -365,7 +369,8 @@ def default_bundle_path() -> Path:
 def load_bundle(path: str | Path | None = None, *, verify: bool = True) -> Bundle:
     """Read a bundle's manifest and check its files (sizes; with ``verify`` hashes too).
 
-    Raises BundleError naming the file that is missing, damaged or of a newer format.
+    Raises BundleError naming the file that is missing, damaged or of a newer format; word vectors,
+    which are few, are read too.
     """
     folder = Path(path) if path is not None else default_bundle_path()
     manifest_path = folder / MANIFEST
@@ -389,7 +394,33 @@ def load_bundle(path: str | Path | None = None, *, verify: bool = True) -> Bundl
             raise BundleError(
                 f"bundle {folder} is damaged: {problem}", hint="copy or install it again"
             )
+    if WORD_VECTORS in manifest.files:
+        read_word_vectors(folder / WORD_VECTORS, manifest.vocabulary.size)
     return Bundle(folder, manifest, sha256_file(manifest_path))
+
+
+def read_word_vectors(path: Path, size: int) -> NDArray[np.float16]:
+    """The vectors float16 (size, D) of a vocabulary, mapped from their file.
+
+    Raises BundleError where the file is no such array, or one of its numbers is not finite.
+    """
+    import numpy as np
+
+    mend = "copy or install the bundle again"
+    try:
+        # Mapped: a header that promises more than there is costs no memory.
+        found: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+        shape, kind = found.shape, found.dtype
+    except Exception as error:  # NumPy's reader has many, and its advice is for other files
+        raise BundleError(f"{path} is not an array in NumPy's format", hint=mend) from error
+    if len(shape) != 2 or shape[0] != size or shape[1] < 1 or kind != np.float16:
+        raise BundleError(
+            f"{path} holds {kind} {shape}, word vectors of {size} tokens are float16 ({size}, D)",
+            hint=mend,
+        )
+    if not np.isfinite(found).all():
+        raise BundleError(f"{path} holds numbers that are not finite", hint=mend)
+    return found
 
 
 def verify_files(bundle: Bundle) -> dict[str, str]:

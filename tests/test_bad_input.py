@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import milan_onnx
+from milan_onnx.bundle import write_manifest
 from milan_onnx.errors import BundleError, RunError, UsageError
 from tests.conftest import Command
 from tests.toy import FLOAT, Graph, toy_bundle, toy_subject
@@ -65,9 +66,13 @@ def _bad_bundles(folder: Path) -> None:
     data[100] ^= 1
     graph.write_bytes(data)
     manifest = folder / "newer" / "bundle.json"
-    text = manifest.read_text().replace('"format_version": 1', '"format_version": 2')
+    text = manifest.read_text().replace('"format_version": 2', '"format_version": 3')
     manifest.write_text(text)
     (folder / "incomplete" / "encoder.onnx").unlink()
+    made = toy_bundle(folder / "pickled", vectors=3)
+    np.save(folder / "pickled" / "word_vectors.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(BundleError):
+        write_manifest(made.path, made.manifest)
 
 
 def _photos(folder: Path) -> None:
@@ -133,6 +138,8 @@ CASES = {
     "out is here": ([*GOOD, "-o", "."], USAGE, "the current folder"),
     "mean": ([*GOOD, "--mean", "1,2"], USAGE, "--mean 1,2 is not R,G,B"),
     "crop": ([*GOOD, "--crop", "64"], USAGE, "32x32"),
+    "vectors": ([*GOOD, "--strategy", "consensus"], USAGE, "the bundle toy has none; search with"),
+    "damaged vectors": (["m.onnx", "--bundle", "pickled"], BAD_DATA, "pickled/word_vectors.npy"),
     "layout": ([*GOOD, "--layout", "round"], USAGE, "unknown --layout round"),
 }
 

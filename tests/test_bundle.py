@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from milan_onnx.bundle import REQUIRED, load_bundle, parse_manifest, verify_files, write_manifest
+from milan_onnx.bundle import (
+    PARTS,
+    REQUIRED,
+    WORD_VECTORS,
+    Calibration,
+    load_bundle,
+    parse_manifest,
+    verify_files,
+    write_manifest,
+)
 from milan_onnx.errors import BundleError
 from milan_onnx.runtime import Describer, Device
 from tests.conftest import Command
+from tests.toy import toy_bundle
 
 
 def test_manifest_reads_back_as_written(bundle_path: Path, tmp_path: Path) -> None:
@@ -30,6 +42,75 @@ def test_later_keys_are_ignored(bundle_path: Path, tmp_path: Path) -> None:
     value["encoder"]["something_new"] = value["something_new"] = 3
     path.write_text(json.dumps(value))
     assert parse_manifest(path) == load_bundle(bundle_path).manifest
+
+
+WEIGHTS = {"agreement": 1.5, "coherence": -2.0}
+
+
+def changed(folder: Path, place: Sequence[str], value: object) -> Path:
+    """A bundle with one value of its manifest set."""
+    bundle = toy_bundle(folder, parts=PARTS, vectors=3, calibration=Calibration(WEIGHTS, 0.5))
+    path = bundle.path / "bundle.json"
+    whole = json.loads(path.read_text())
+    inner = whole
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(whole))
+    return bundle.path
+
+
+def test_parts_and_calibration_read_back_as_written(tmp_path: Path) -> None:
+    bundle = load_bundle(changed(tmp_path / "b", ["version"], "1"))
+    assert bundle.manifest.encoder.parts == PARTS
+    assert bundle.manifest.encoder.features == 4 * 10 + 25
+    assert bundle.manifest.calibration == Calibration(WEIGHTS, 0.5)
+    assert WORD_VECTORS in bundle.manifest.files
+
+
+def test_format_1_has_the_part_mean_alone(tmp_path: Path) -> None:
+    manifest = load_bundle(changed(tmp_path / "b", ["format_version"], 1)).manifest
+    assert manifest.encoder.parts == ("mean",)
+    assert load_bundle().manifest.encoder.features == sum(
+        level.channels for level in load_bundle().manifest.encoder.levels
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("format_version", 3, "upgrade milan-onnx"),
+        ("format_version", 0, "make the bundle again"),
+        ("format_version", True, "make the bundle again"),
+        ("encoder parts", [], "parts is out of range"),
+        ("encoder parts", ["mean", "mean"], "parts is out of range"),
+        ("encoder parts", ["mean", "colour"], "parts is out of range"),
+        ("encoder parts", 3, "TypeError"),
+        ("search sharpness", -0.1, "sharpness is out of range"),
+        ("search sharpness", math.nan, "sharpness is out of range"),
+        ("search sharpness", "sharp", "its sharpness is 'sharp'"),
+        ("search strategy", "random", "strategy is out of range"),
+        ("calibration", 3, "not a valid bundle manifest"),
+        ("calibration", {"bias": 1.0}, "KeyError: 'weights'"),
+        ("calibration weights", {"mood": 1.0}, "the input 'mood', known are agreement"),
+        ("calibration weights", {"bias": 1.0}, "the input 'bias'"),
+        ("calibration weights", {"pmi": math.inf}, "the number inf"),
+        ("calibration weights", {"pmi": "much"}, "not a valid bundle manifest"),
+        ("calibration bias", math.nan, "the number nan"),
+        ("calibration bias", None, "its bias is None"),
+    ],
+)
+def test_values_out_of_range_are_told(
+    tmp_path: Path, place: str, value: object, words: str
+) -> None:
+    with pytest.raises(BundleError, match=words):
+        load_bundle(changed(tmp_path / "b", place.split(), value))
+
+
+def test_coherence_needs_a_context_with_a_row_an_exemplar(tmp_path: Path) -> None:
+    contexts = [{"name": "keys", "shape": [16], "dtype": "float32"}]
+    with pytest.raises(BundleError, match="no row an exemplar"):
+        load_bundle(changed(tmp_path / "b", ["captioner", "contexts"], contexts))
 
 
 @pytest.mark.parametrize("name", REQUIRED)

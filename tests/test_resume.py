@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ import pytest
 from PIL import Image
 
 import milan_onnx
+from milan_onnx.bundle import PARTS, Calibration, write_manifest
 from milan_onnx.describing import DescribeOptions, kept
+from milan_onnx.describing.journal import Journal
 from milan_onnx.errors import FolderBusy, OutputUnwritable, UsageError
 from milan_onnx.making import making
 from milan_onnx.progress import Meter, Silent
 from milan_onnx.run import MANIFEST
+from milan_onnx.runtime import Hypothesis
 from tests.conftest import Command
+from tests.toy import toy_bundle
 
 PHOTOS = 140
 LAYERS = ["relu1", "relu6"]
@@ -128,6 +133,44 @@ def test_stopped_again_and_again_it_comes_to_an_end(describe: Any, tmp_path: Pat
         except Stopped:
             continue
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_all_that_a_bundle_may_have_goes_on_to_the_same_bytes(
+    subject_path: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Every part of the features, the search consensus, confidences; and other threads."""
+    calibration = Calibration({"agreement": 2.0, "coherence": 1.0, "pmi": 0.1}, -1.0)
+    made = toy_bundle(tmp_path / "bundle", parts=PARTS, vectors=4, calibration=calibration)
+    search = replace(made.manifest.search, strategy="consensus", beam_size=8)
+    bundle = write_manifest(made.path, replace(made.manifest, search=search))
+
+    def describe(out: str, say: Stopper, threads: int) -> None:
+        options = replace(OPTIONS, threads=threads)
+        place = tmp_path / out
+        milan_onnx.describe(
+            subject_path, LAYERS, photos, place, bundle=bundle.path, options=options, reporter=say
+        )
+
+    whole = Stopper()
+    describe("whole", whole, 1)
+    for step in (whole.steps // 2, 6):
+        with pytest.raises(Stopped):
+            describe("run", Stopper(step), 2)
+    describe("run", Stopper(), 3)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_a_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    found = [
+        [
+            Hypothesis("red", 0.1, -1 / 3, -7.0, (3, 9), 1 / 7, 0.7),
+            Hypothesis("a", 1e-9, -2.0, -3.0),
+        ]
+    ]
+    with Journal(kept.Kept(tmp_path)) as journal:
+        journal.put(found[0])
+    with Journal(kept.Kept(tmp_path)) as journal:
+        assert journal.take(1, 1) == found
 
 
 def test_photos_that_changed_are_scanned_again(describe: Any, photos: Path, tmp_path: Path) -> None:

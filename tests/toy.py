@@ -15,12 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from milan_onnx.bundle import (
+    WORD_VECTORS,
     Bundle,
+    Calibration,
     CaptionerSpec,
     EncoderSpec,
     LanguageModelSpec,
     Level,
     Manifest,
+    Part,
     SearchDefaults,
     TensorSpec,
     VocabularySpec,
@@ -84,17 +87,24 @@ def toy_bundle(
     seed: int = 0,
     words: Sequence[str] = WORDS,
     search: SearchDefaults | None = None,
+    parts: tuple[Part, ...] = ("mean",),
+    vectors: int = 0,
+    calibration: Calibration | None = None,
 ) -> Bundle:
-    """A bundle with random weights over a small vocabulary."""
+    """A bundle with random weights over a small vocabulary; ``vectors``: length of word vectors."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(words)
     vocabulary = VocabularySpec(count + 4, count, count + 1, count + 2, count + 3)
     _encoder(folder / "encoder.onnx", seed)
-    _init(folder / "captioner_init.onnx", seed + 1)
+    spec = EncoderSpec("toy", SIZE, LEVELS, parts=parts)
+    _init(folder / "captioner_init.onnx", seed + 1, spec.features)
     _captioner(folder / "captioner_step.onnx", seed + 2, vocabulary)
     _language_model(folder / "lm_step.onnx", seed + 3, vocabulary)
     _tokenizer(folder / "tokenizer.json", words)
     (folder / "MODEL_CARD.md").write_text("# toy\n\nRandom weights, for tests.\n")
+    if vectors:
+        values = np.random.default_rng(seed).standard_normal((vocabulary.size, vectors))
+        np.save(folder / WORD_VECTORS, values.astype(np.float16))
     default = SearchDefaults(forbid=(vocabulary.start, vocabulary.pad, vocabulary.unk))
     return write_manifest(
         folder,
@@ -102,13 +112,14 @@ def toy_bundle(
             name="toy",
             version="0",
             license="Apache-2.0",
-            encoder=EncoderSpec("toy", SIZE, LEVELS),
+            encoder=spec,
             captioner=CaptionerSpec(
                 (TensorSpec("keys", (-1, ATTENTION)),), (TensorSpec("hidden", (HIDDEN,)),)
             ),
             language_model=LanguageModelSpec((TensorSpec("hidden", (HIDDEN,)),)),
             vocabulary=vocabulary,
             search=search or default,
+            calibration=calibration,
         ),
     )
 
@@ -155,14 +166,14 @@ def _encoder(path: Path, seed: int) -> None:
     )
 
 
-def _init(path: Path, seed: int) -> None:
+def _init(path: Path, seed: int, length: int) -> None:
     g = Graph(seed)
-    g.op("MatMul", "features", g.weight(FEATURES, ATTENTION), name="keys")
+    g.op("MatMul", "features", g.weight(length, ATTENTION), name="keys")
     mean = g.op("ReduceMean", "features", axes=[1], keepdims=0)
-    g.op("Tanh", g.op("MatMul", mean, g.weight(FEATURES, HIDDEN)), name="hidden")
+    g.op("Tanh", g.op("MatMul", mean, g.weight(length, HIDDEN)), name="hidden")
     g.save(
         path,
-        [("features", FLOAT, ["U", "K", FEATURES])],
+        [("features", FLOAT, ["U", "K", length])],
         [("keys", FLOAT, ["U", "K", ATTENTION]), ("hidden", FLOAT, ["U", HIDDEN])],
     )
 

@@ -37,8 +37,9 @@ SEARCH = [
     ),
     click.option(
         "--strategy",
-        type=click.Choice(["rerank", "beam", "greedy"]),
-        help="Beam search and then PMI, beam search alone, or greedy; by default the bundle's.",
+        type=click.Choice(["consensus", "rerank", "beam", "greedy"]),
+        help="Beam search and then agreement or PMI, beam search alone, or greedy; by default the "
+        "bundle's.",
     ),
     click.option(
         "--legacy/--no-legacy",

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from milan_onnx.bundle import LARGEST_BEAM
+from milan_onnx.bundle import LARGEST_BEAM, Strategy
 from milan_onnx.errors import UsageError
 from milan_onnx.labels import check_formats
 from milan_onnx.subject import Kind, choose_preprocessing
@@ -31,8 +31,9 @@ class DescribeOptions:
     pmi_weight: float | None = None
     """λ of log p(d|E) - λ log p(d); None: the bundle's (paper: 0.2)."""
 
-    strategy: Literal["rerank", "beam", "greedy"] | None = None
-    """rerank (beam search, then PMI), beam (log p(d|E) alone) or greedy; None: the bundle's."""
+    strategy: Strategy | None = None
+    """consensus (of the beam's descriptions the one that the others agree with most), rerank (the
+    one of the highest PMI: the paper), beam (log p(d|E) alone) or greedy; None: the bundle's."""
 
     legacy: bool | None = None
     """Repeat the quirks of the paper's code (`milan_onnx.bundle.SearchDefaults`); None: as the

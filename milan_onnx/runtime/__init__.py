@@ -1,6 +1,6 @@
 """ONNX Runtime at work: devices, sessions, the encoder, and the PMI beam search."""
 
-from milan_onnx.runtime.describer import Describer, Encoder, Features, Hypothesis, search_options
+from milan_onnx.runtime.describer import Describer, Encoder, Features, search_options
 from milan_onnx.runtime.device import (
     Device,
     choose_device,
@@ -8,6 +8,7 @@ from milan_onnx.runtime.device import (
     installed_runtimes,
     onnxruntime,
 )
+from milan_onnx.runtime.hypothesis import Hypothesis
 from milan_onnx.runtime.session import Session, in_order
 
 __all__ = [

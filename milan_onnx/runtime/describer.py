@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 
 from milan_onnx import bundle as contract
 from milan_onnx.bundle import Bundle, EncoderSpec, SearchDefaults
-from milan_onnx.errors import BundleError
+from milan_onnx.errors import BundleError, UsageError
 from milan_onnx.runtime import search as searching
+from milan_onnx.runtime.confidence import calibration_inputs, confidence
+from milan_onnx.runtime.consensus import (
+    agreements,
+    most_agreed,
+    phrase_vectors,
+    word_table,
+)
 from milan_onnx.runtime.device import Device
+from milan_onnx.runtime.hypothesis import Hypothesis
 from milan_onnx.runtime.pooling import ImageMaps
 from milan_onnx.runtime.prior import log_prior
 from milan_onnx.runtime.scoring import phrase_tokens, score_phrases
@@ -23,6 +31,8 @@ from milan_onnx.runtime.stepping import Captioner, LanguageModel
 from milan_onnx.runtime.vocabulary import read_vocabulary
 
 Floats = NDArray[np.float32]
+Told = tuple[int, float | None]
+"""Rank of a hypothesis by PMI, and its agreement."""
 
 
 class Features(Protocol):
@@ -35,36 +45,13 @@ class Features(Protocol):
         """Those of some units."""
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """One description of a unit, with its scores in nats."""
-
-    description: str
-    """The words."""
-
-    pmi: float
-    """log p(d|E) - λ log p(d)."""
-
-    log_p_given_exemplars: float
-    """log p(d|E)."""
-
-    log_p: float
-    """log p(d)."""
-
-    tokens: tuple[int, ...] = ()
-    """Its token ids, the stop token included where it came to an end."""
-
-    confidence: float | None = None
-    """Probability that a person would call it right; None where the bundle does not tell."""
-
-
 class Describer:
     """The captioner, the language model and the encoder of a bundle on a device."""
 
     def __init__(self, bundle: Bundle, device: Device, threads: int = 1) -> None:
         """Load the graphs; ``threads`` batches of units are searched at once.
 
-        Raises BundleError where a graph does not load.
+        Raises BundleError where a graph does not load, or a file is damaged.
         """
         self.bundle = bundle
         self._device = device
@@ -81,6 +68,12 @@ class Describer:
         path = bundle.file(contract.TOKENIZER)
         words = manifest.vocabulary
         self._vocabulary = read_vocabulary(path, words.size, words.style)
+        self._said = np.zeros(words.size + 1, np.bool_)  # the last is for what follows an end
+        self._said[list(self._vocabulary.words)] = True
+        self._vectors: NDArray[np.float64] | None = None
+        if contract.WORD_VECTORS in manifest.files:
+            path = bundle.file(contract.WORD_VECTORS)
+            self._vectors = word_table(path, list(self._vocabulary.words), words.size)
 
     def encoder(self) -> Encoder:
         """The image encoder; loaded on demand, and freed with the returned object."""
@@ -97,13 +90,15 @@ class Describer:
         """The best hypotheses of each unit, best first, as batches are done.
 
         ``features``: float32 (U, K, F), or what is read like it in slices of units. Texts that read
-        the same count once (the better one), empty ones, but for ``legacy``, not at all.
+        the same count once (the better one), empty ones, but for ``legacy``, not at all. Raises
+        UsageError for a search that the bundle has no word vectors for.
         """
         options = options or self.bundle.manifest.search
+        _check_search(self.bundle, options)
         for beams in self._ranked(features, options):
             progress(len(beams.tokens))
             for unit in range(len(beams.tokens)):
-                yield self._hypotheses(beams, unit, candidates, options.legacy)
+                yield self._hypotheses(beams, unit, candidates, options)
 
     def _ranked(
         self, features: Features, options: SearchDefaults
@@ -136,26 +131,65 @@ class Describer:
         yield from (ranked for _, ranked in in_order(rank, beams, self._threads))
 
     def _hypotheses(
-        self, beams: searching.RankedBeams, unit: int, candidates: int, legacy: bool
+        self, beams: searching.RankedBeams, unit: int, candidates: int, options: SearchDefaults
     ) -> list[Hypothesis]:
         found: dict[str, Hypothesis] = {}
-        for rank in range(beams.tokens.shape[1]):
-            if not np.isfinite(beams.pmi[unit, rank]) or len(found) == candidates:
+        for rank, agreement in self._order(beams, unit, options):
+            if len(found) == candidates:
                 break
             text = self.text(beams.tokens[unit, rank])
-            if not text and not legacy:  # stopped at once: says nothing
+            if not text and not options.legacy:  # stopped at once: says nothing
                 continue
-            found.setdefault(
-                text,
-                Hypothesis(
-                    text,
-                    float(beams.pmi[unit, rank]),
-                    float(beams.log_p_given_exemplars[unit, rank]),
-                    float(beams.log_p[unit, rank]),
-                    tuple(t for t in beams.tokens[unit, rank].tolist() if t >= 0),
-                ),
-            )
+            if text not in found:
+                found[text] = self._hypothesis(text, beams, unit, rank, agreement)
         return list(found.values())
+
+    def _order(
+        self, beams: searching.RankedBeams, unit: int, options: SearchDefaults
+    ) -> list[Told]:
+        """The hypotheses of a unit in the order that they are told in."""
+        ranks = range(int(np.isfinite(beams.pmi[unit]).sum()))
+        if options.strategy != "consensus" or self._vectors is None:
+            return [(rank, None) for rank in ranks]
+        tokens = beams.tokens[unit, ranks.start : ranks.stop]
+        words = np.where(self._said[tokens], tokens, -1)
+        first: dict[tuple[int, ...], int] = {}
+        for rank, row in enumerate(words.tolist()):
+            first.setdefault(tuple(word for word in row if word >= 0), rank)
+        if not options.legacy:
+            first.pop((), None)
+        if not first:
+            return []
+        distinct = list(first.values())
+        phrases = phrase_vectors(words[distinct], self._vectors)
+        found = agreements(phrases, beams.pmi[unit, distinct], options.sharpness)
+        told = list(zip(distinct, found.tolist(), strict=True))
+        best = told.pop(most_agreed(found))
+        return [best, *told]
+
+    def _hypothesis(
+        self,
+        text: str,
+        beams: searching.RankedBeams,
+        unit: int,
+        rank: int,
+        agreement: float | None,
+    ) -> Hypothesis:
+        found = Hypothesis(
+            text,
+            float(beams.pmi[unit, rank]),
+            float(beams.log_p_given_exemplars[unit, rank]),
+            float(beams.log_p[unit, rank]),
+            tuple(t for t in beams.tokens[unit, rank].tolist() if t >= 0),
+            agreement,
+        )
+        calibration = self.bundle.manifest.calibration
+        if calibration is None:
+            return found
+        alike = None if beams.coherence is None else float(beams.coherence[unit])
+        alike = None if alike is None or np.isnan(alike) else alike
+        inputs = calibration_inputs(found, alike, self.bundle.manifest.vocabulary.stop)
+        return replace(found, confidence=confidence(calibration, inputs))
 
     @property
     def words(self) -> int:
@@ -242,6 +276,20 @@ class Encoder:
 
 
 def search_options(bundle: Bundle, **given: Any) -> SearchDefaults:
-    """The bundle's search settings with what the user set: all that is not None."""
-    options = bundle.manifest.search
-    return replace(options, **{name: value for name, value in given.items() if value is not None})
+    """The bundle's search settings with what the user set: all that is not None.
+
+    Raises UsageError for a search that the bundle has no word vectors for.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    options = replace(bundle.manifest.search, **given)
+    _check_search(bundle, options)
+    return options
+
+
+def _check_search(bundle: Bundle, options: SearchDefaults) -> None:
+    if options.strategy == "consensus" and contract.WORD_VECTORS not in bundle.manifest.files:
+        raise UsageError(
+            f"the search consensus needs word vectors, and the bundle {bundle.manifest.name} has "
+            "none",
+            hint="search with rerank, or use another bundle",
+        )

@@ -5,8 +5,10 @@ This is MILAN's decoding (section 3 and the paper's code): a beam of 50 hypothes
 a hypothesis that has stopped keeps its place at its score; one that never stops competes as it is.
 The survivors are ranked by pointwise mutual information.
 
-``beam`` leaves the last step out, and ``greedy`` keeps one hypothesis. With ``legacy`` the quirks
-of the paper's code are repeated (see `Objective` and `rerank`).
+``consensus`` is the same search; which of the survivors is told first, the others decide
+(`milan_onnx.runtime.consensus`). ``beam`` leaves the last step out, and ``greedy`` keeps one
+hypothesis. With ``legacy`` the quirks of the paper's code are repeated (see `Objective` and
+`rerank`).
 
 Rows are ragged: stopped hypotheses leave the batch, and what depends on a common parent is
 computed once. Order is total: scores are compared in steps of 1e-6, ties by the token ids, so the
@@ -16,12 +18,13 @@ result does not depend on which units share a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.bundle import SearchDefaults, VocabularySpec
+from milan_onnx.runtime.confidence import coherence
 from milan_onnx.runtime.prior import log_prior
 from milan_onnx.runtime.scoring import score_phrases
 from milan_onnx.runtime.stepping import Captioner, CaptionerStep, LanguageModel, States
@@ -46,6 +49,10 @@ class Beams:
     score: Scores
     """What the beam ranked by, log p(d|E) but for legacy strategies (U, B); -inf where a unit has
     fewer than B hypotheses."""
+
+    coherence: Scores | None = field(default=None, kw_only=True)
+    """How alike the exemplars of each unit are (U,) (see `coherence`); None where the captioner's
+    first context is not of exemplars."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,8 @@ def find_beams(
     options: SearchDefaults,
 ) -> Beams:
     """The hypotheses of each unit by the strategy's own objective."""
-    inside = options.legacy and options.strategy != "rerank" and options.pmi_weight != 0
+    afterwards = options.strategy in ("rerank", "consensus")
+    inside = options.legacy and not afterwards and options.pmi_weight != 0
     objective = Objective(captioner, language_model if inside else None, options.pmi_weight)
     if options.strategy == "greedy":
         options = replace(options, beam_size=1)
@@ -165,11 +173,11 @@ def rank(
     options: SearchDefaults,
     longest: int = 0,
 ) -> RankedBeams:
-    """Hypotheses with all their scores, in the order of the strategy.
+    """Hypotheses with all their scores, in the order of the strategy; for ``consensus`` by PMI.
 
     ``longest``: see `rerank`. ``pmi`` of the other strategies is what their beam ranked by.
     """
-    if options.strategy == "rerank":
+    if options.strategy in ("rerank", "consensus"):
         weight, after = options.pmi_weight, longest if options.legacy else 0
         return rerank(beams, language_model, vocabulary, weight, after)
     ended = _cut(beams.tokens, vocabulary.stop)
@@ -181,7 +189,7 @@ def rank(
         unit = np.arange(units).repeat(size)
         scored = score_phrases(captioner, features, unit, flat, vocabulary.start)
         given = np.where(np.isfinite(beams.score), scored.reshape(units, size), -np.inf)
-    return RankedBeams(ended, beams.score, given, log_p, beams.score)
+    return RankedBeams(ended, beams.score, given, log_p, beams.score, coherence=beams.coherence)
 
 
 def _cut(tokens: Ids, stop: int) -> Ids:
@@ -208,7 +216,8 @@ def beam_search(
         if not beam.live.any():
             break
         beam, states = _advance(beam, objective, contexts, states, vocabulary, options)
-    return _collect(beam, units, options)
+    alike = coherence(contexts[0]) if contexts and contexts[0].ndim == 3 else None
+    return replace(_collect(beam, units, options), coherence=alike)
 
 
 def rerank(
@@ -242,6 +251,7 @@ def rerank(
         log_p_given_exemplars=ranked,
         log_p=np.take_along_axis(log_p, order, axis=1),
         pmi=np.take_along_axis(pmi, order, axis=1),
+        coherence=beams.coherence,
     )
 
 

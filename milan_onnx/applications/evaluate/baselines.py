@@ -22,11 +22,10 @@ ROTATIONS = 10
 
 def searches(ours: SearchDefaults) -> dict[str, SearchDefaults]:
     """The search settings of the rows that need a search."""
-    return {
-        "ours": ours,
-        "no PMI": replace(ours, pmi_weight=0.0),
-        "greedy": replace(ours, pmi_weight=0.0, beam_size=1),
-    }
+    alone = replace(ours, pmi_weight=0.0)
+    if ours.strategy == "consensus":  # the order of the beam, whatever the others say
+        alone = replace(alone, strategy="rerank")
+    return {"ours": ours, "no PMI": alone, "greedy": replace(alone, beam_size=1)}
 
 
 def constant(descriptions: Descriptions) -> list[list[str]]:

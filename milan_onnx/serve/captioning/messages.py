@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from milan_onnx.bundle import Strategy
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -20,6 +22,7 @@ DOT = (
 
 SHA = "08ede63989fd0b692824cdbebcbd67ed95f479e2d2ac73be2a9579e269180e4b"
 SCORES = {"pmi": 1.53, "log_p_given_exemplars": -0.45, "log_p": -6.58}
+TRUST = {"agreement": 0.83, "confidence": 0.71}
 
 
 class Sent(BaseModel):
@@ -69,8 +72,10 @@ class DescribeForm(Asked):
     """Exemplar sets to describe."""
 
     candidates: int = Field(5, ge=1, le=MOST_CANDIDATES, description="Descriptions told a unit.")
-    strategy: Literal["rerank", "beam", "greedy"] | None = Field(
-        None, description="Beam search and then PMI, beam search alone, or greedy. Null: bundle's."
+    strategy: Strategy | None = Field(
+        None,
+        description="Beam search and then agreement (consensus) or PMI (rerank), beam search "
+        "alone, or greedy. Null: the bundle's.",
     )
     beam_size: int | None = Field(
         None, ge=1, le=MOST_BEAM, description="Hypotheses of the search. Null: the bundle's."
@@ -136,6 +141,13 @@ class DescriptionTold(BaseModel):
     pmi: float = Field(description="log p(d|E) - λ log p(d): what descriptions are ranked by.")
     log_p_given_exemplars: float = Field(description="log p(d|E), of the captioner.")
     log_p: float = Field(description="log p(d), of the language model.")
+    agreement: float | None = Field(
+        description="How much the other hypotheses say the same, -1 to 1. Null but for consensus."
+    )
+    confidence: float | None = Field(
+        description="Probability that a person would call it right. Null where the bundle has no "
+        "calibration."
+    )
 
 
 class UnitDescribed(BaseModel):
@@ -147,6 +159,8 @@ class UnitDescribed(BaseModel):
     pmi: float | None = Field(description="Its score.")
     log_p_given_exemplars: float | None = Field(description="Its log p(d|E).")
     log_p: float | None = Field(description="Its log p(d).")
+    agreement: float | None = Field(description="Its agreement.")
+    confidence: float | None = Field(description="Its confidence.")
     candidates: list[DescriptionTold] = Field(description="The best, best first.")
 
 
@@ -165,7 +179,8 @@ class Described(BaseModel):
                         {
                             "description": "red areas",
                             **SCORES,
-                            "candidates": [{"description": "red areas", **SCORES}],
+                            **TRUST,
+                            "candidates": [{"description": "red areas", **SCORES, **TRUST}],
                         }
                     ],
                 }

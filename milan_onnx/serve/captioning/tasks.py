@@ -36,7 +36,7 @@ class DescribeWish:
 
     @staticmethod
     def of(engine: Engine, form: m.DescribeForm) -> DescribeWish:
-        """What a form asks."""
+        """What a form asks. Raises UsageError for a search that the bundle cannot do."""
         given = {"strategy": form.strategy, "beam_size": form.beam_size}
         search = search_options(engine.bundle, pmi_weight=form.pmi_weight, **given)
         return DescribeWish(engine.bundle.sha256, Describe(search, form.candidates))
@@ -105,4 +105,6 @@ def _candidate(one: Hypothesis) -> m.DescriptionTold:
         pmi=one.pmi,
         log_p_given_exemplars=one.log_p_given_exemplars,
         log_p=one.log_p,
+        agreement=one.agreement,
+        confidence=one.confidence,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from milan_onnx.bundle import Strategy
 from milan_onnx.describing import DescribeOptions
 from milan_onnx.geometry import Interpolation
 from milan_onnx.subject import Kind
@@ -55,9 +56,7 @@ class OptionsRequest(_Strict):
     )
     beam_size: int | None = Field(default=None, ge=1, le=200, description="None: the bundle's.")
     pmi_weight: Finite | None = Field(default=None, description="λ; None: the bundle's.")
-    strategy: Literal["rerank", "beam", "greedy"] | None = Field(
-        default=None, description="None: the bundle's."
-    )
+    strategy: Strategy | None = Field(default=None, description="None: the bundle's.")
     legacy: bool | None = Field(default=None, description="Repeat the quirks of the paper's code.")
     candidates: int = Field(default=5, ge=1, le=50, description="Descriptions kept a unit.")
     validity: bool | None = Field(default=None, description="Test labels on held-out photos.")

@@ -456,7 +456,7 @@
         number("limit", "Photos at most", 1, "all"),
         number("synthetic", "Built-in images", 1, "1000"),
         number("beam_size", "Beam", 1, "the captioner's"),
-        select("strategy", "Search", [["", "the captioner's"], ["rerank", "beam, then PMI"], ["beam", "beam alone"], ["greedy", "greedy"]]),
+        select("strategy", "Search", [["", "the captioner's"], ["consensus", "beam, then agreement"], ["rerank", "beam, then PMI"], ["beam", "beam alone"], ["greedy", "greedy"]]),
         select("validity", "Test labels on held-out photos", [["", "where there are enough"], ["true", "yes"], ["false", "no"]])));
   }
 

@@ -1,0 +1,193 @@
+"""The search consensus against its definition, pair by pair, and what may go wrong with vectors."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milan_onnx.bundle import WORD_VECTORS, Bundle, load_bundle, read_word_vectors, write_manifest
+from milan_onnx.errors import BundleError, UsageError
+from milan_onnx.runtime import Describer, Device, Hypothesis, search_options
+from milan_onnx.runtime.consensus import (
+    agreements,
+    most_agreed,
+    phrase_vectors,
+    word_table,
+)
+from tests.runtime.test_search import features
+from tests.toy import toy_bundle
+
+WORDS, LENGTH, DEPTH = 9, 5, 4
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    made = toy_bundle(tmp_path_factory.mktemp("vectors"), vectors=DEPTH)
+    search = replace(made.manifest.search, strategy="consensus")
+    return write_manifest(made.path, replace(made.manifest, search=search))
+
+
+@pytest.fixture(scope="module")
+def describer(bundle: Bundle) -> Describer:
+    return Describer(bundle, Device("cpu"))
+
+
+def table(seed: int) -> np.ndarray:
+    """Vectors of words, two of which have none, and the zeros of -1."""
+    found = np.random.default_rng(seed).standard_normal((WORDS + 1, DEPTH))
+    found[[2, 5, -1]] = 0
+    return found
+
+
+phrases = st.lists(
+    st.lists(st.integers(0, WORDS - 1), max_size=LENGTH), min_size=1, max_size=8, unique_by=tuple
+)
+
+
+def padded(some: list[list[int]]) -> np.ndarray:
+    return np.array([[*phrase, *[-1] * (LENGTH - len(phrase))] for phrase in some])
+
+
+def similarity(first: int, second: int, vectors: list[np.ndarray]) -> float:
+    if not vectors[first].any() or not vectors[second].any():
+        return float(first == second)
+    a, b = vectors[first], vectors[second]
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@given(some=phrases, seed=st.integers(0, 50), sharpness=st.sampled_from([0.0, 0.5, 3.0, 1e4]))
+@settings(max_examples=60)
+def test_agreement_is_the_expected_similarity(
+    some: list[list[int]], seed: int, sharpness: float
+) -> None:
+    vectors, pmi = table(seed), np.random.default_rng(seed).standard_normal(len(some))
+    sums = [sum((vectors[word] for word in set(p)), np.zeros(DEPTH)) for p in some]
+    odds = [np.exp(sharpness * (value - pmi.max())) for value in pmi]
+    expected = [
+        sum(w * similarity(i, j, sums) for j, w in enumerate(odds)) / sum(odds)
+        for i in range(len(some))
+    ]
+    found = agreements(phrase_vectors(padded(some), vectors), pmi, sharpness)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_equal_words_in_another_order_are_equal_to_the_last_bit() -> None:
+    found = phrase_vectors(
+        np.array([[1, 3, 7, 8, 4], [8, 7, 1, 4, 3], [3, 3, 1, -1, -1]]), table(0)
+    )
+    assert found[0].tobytes() == found[1].tobytes()
+    assert found[2].tobytes() == phrase_vectors(np.array([[1, 3]]), table(0))[0].tobytes()
+
+
+def test_ties_go_to_the_better_pmi() -> None:
+    assert most_agreed(np.array([0.3, 0.5, 0.5 + 4e-7, 0.5])) == 1
+
+
+def plain_first(
+    describer: Describer, unit: list[Hypothesis], sharpness: float
+) -> tuple[str, float]:
+    """The description that the others agree with most, of all that a search finds."""
+    vectors = np.load(describer.bundle.file(WORD_VECTORS)).astype(np.float64)
+    said = [{t for t in h.tokens if t < describer.words} for h in unit]
+    sums = [sum((vectors[t] for t in sorted(s)), np.zeros(DEPTH)) for s in said]
+    odds = [np.exp(sharpness * (h.pmi - unit[0].pmi)) for h in unit]
+    scores = [
+        sum(w * similarity(i, j, sums) for j, w in enumerate(odds)) / sum(odds)
+        for i in range(len(unit))
+    ]
+    best = int(np.argmax(np.round(np.array(scores) / 1e-6)))
+    return unit[best].description, scores[best]
+
+
+def test_the_first_is_the_most_agreed_and_the_others_follow_by_pmi(describer: Describer) -> None:
+    x, search = features(12, seed=3), describer.bundle.manifest.search
+    ranked = list(describer.describe(x, replace(search, strategy="rerank"), candidates=50))
+    found = list(describer.describe(x, candidates=50))
+    moved = 0
+    for before, after in zip(ranked, found, strict=True):
+        assert all(h.agreement is None for h in before)
+        text, agreement = plain_first(describer, before, search.sharpness)
+        assert after[0].description == text
+        assert after[0].agreement == pytest.approx(agreement, abs=1e-9)
+        assert [h for h in before if h.description != text] == [
+            replace(h, agreement=None) for h in after[1:]
+        ]
+        moved += before[0].description != text
+    assert moved > 0
+
+
+def test_it_does_not_depend_on_the_batch_nor_on_the_number_of_candidates(
+    describer: Describer,
+) -> None:
+    x = features(40, seed=5)
+    together = list(describer.describe(x))
+    assert together == [next(describer.describe(x[u : u + 1])) for u in range(40)]
+    assert [unit[:2] for unit in together] == list(describer.describe(x, candidates=2))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b"hello", "is not an array in NumPy's format"),
+        (b"", "is not an array in NumPy's format"),
+        (np.array([{"a": 1}]), "is not an array in NumPy's format"),
+        (np.zeros((35, 3), np.float32), r"holds float32 \(35, 3\)"),
+        (np.zeros((34, 3), np.float16), r"of 35 tokens are float16 \(35, D\)"),
+        (np.zeros((35, 0), np.float16), "word_vectors.npy"),
+        (np.zeros(35, np.float16), r"\(35,\)"),
+        (np.full((35, 2), np.inf, np.float16), "not finite"),
+    ],
+)
+def test_bad_vectors_are_told_with_their_file(
+    tmp_path: Path, value: bytes | np.ndarray, words: str
+) -> None:
+    path = tmp_path / WORD_VECTORS
+    if isinstance(value, bytes):
+        path.write_bytes(value)
+    else:
+        np.save(path, value, allow_pickle=True)
+    with pytest.raises(BundleError, match=words) as told:
+        read_word_vectors(path, 35)
+    assert str(path) in str(told.value)
+    assert "pickle" not in str(told.value)
+
+
+def test_a_file_cut_short_and_one_that_promises_too_much(tmp_path: Path) -> None:
+    path = tmp_path / WORD_VECTORS
+    np.save(path, np.zeros((35, 30), np.float16))
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:50], whole.replace(b"(35, 30)", b"(35, 9**9)")):
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match="is not an array"):
+            read_word_vectors(path, 35)
+
+
+def test_special_tokens_have_no_vector(tmp_path: Path) -> None:
+    path = tmp_path / WORD_VECTORS
+    np.save(path, np.ones((5, 2), np.float16))
+    found = word_table(path, [2, 0], 5)
+    assert found.sum(axis=1).tolist() == [2, 0, 2, 0, 0, 0]
+
+
+def test_a_bundle_that_searches_by_consensus_needs_vectors(bundle: Bundle, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "b"))
+    (copy / WORD_VECTORS).unlink()
+    with pytest.raises(BundleError, match=r"word_vectors\.npy is missing"):
+        load_bundle(copy)
+    with pytest.raises(BundleError, match=r"manifest lists no word_vectors\.npy"):
+        write_manifest(copy, bundle.manifest)
+
+
+def test_asking_a_bundle_without_vectors_for_consensus_is_refused(tmp_path: Path) -> None:
+    plain = toy_bundle(tmp_path)
+    with pytest.raises(UsageError, match="the bundle toy has none"):
+        search_options(plain, strategy="consensus")
+    options = replace(plain.manifest.search, strategy="consensus")
+    with pytest.raises(UsageError, match="needs word vectors"):
+        next(Describer(plain, Device("cpu")).describe(features(1), options))
