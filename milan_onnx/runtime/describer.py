@@ -53,6 +53,9 @@ class Hypothesis:
     tokens: tuple[int, ...] = ()
     """Its token ids, the stop token included where it came to an end."""
 
+    confidence: float | None = None
+    """Probability that a person would call it right, 0..1; None: the bundle has no calibration."""
+
 
 class Describer:
     """The captioner, the language model and the encoder of a bundle on a device."""

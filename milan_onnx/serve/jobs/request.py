@@ -64,6 +64,9 @@ class OptionsRequest(_Strict):
     validity_level: float = Field(
         default=0.2, gt=0, lt=1, description="Shuffled labels that may pass."
     )
+    abstain_below: float | None = Field(
+        default=None, ge=0, le=1, description="Labels of less confidence abstain; None: 0.25."
+    )
     limit: int | None = Field(
         default=None, ge=1, le=10**9, description="Use only so many of the photos."
     )
