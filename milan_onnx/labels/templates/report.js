@@ -264,8 +264,8 @@
       line.style.setProperty("--shuffled", share(shuffled));
     }
     const title = `On ${images} photos that the description was not made from, log p(d|region) correlates with the activation: ${figure(own)}; for descriptions of other units of the layer: ${figure(shuffled)}. AUPRC ${figure(auprc)}, shuffled ${figure(shuffledAuprc)}.`;
-    return make("span", { className: "validity", title }, "validity ", make("b", {}, figure(own)),
-      drawn ? line : " ", `shuffled ${figure(shuffled)}`);
+    const parts = drawn ? [make("b", {}, figure(own)), line] : [figure(own), " · "];
+    return make("span", { className: "validity", title }, "validity ", ...parts, `shuffled ${figure(shuffled)}`);
   }
 
   function where(unit) {

@@ -708,7 +708,7 @@
     const parts = [
       make("span", { class: "number" }, String(unit.unit)),
       make("span", {}, [said, " ", also, ...flags].filter(Boolean)),
-      make("span", { class: "where" }, `${unit.layer_name} · ${scoreText(unit)}`),
+      make("span", { class: "where" }, none ? unit.layer_name : `${unit.layer_name} · ${scoreText(unit)}`),
     ];
     return make("a", linked ? { href: address("unit", id, unit.layer, unit.unit) } : {}, parts);
   }
