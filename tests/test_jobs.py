@@ -74,7 +74,7 @@ name = "other"
 out = "elsewhere/second"
 report = true
 exemplars = 4
-abstain_below = 0.5
+abstain-below = 0.5
 """,
     )
     done = milan("describe", "--job", path, cwd=place.parent)

@@ -359,5 +359,5 @@ def test_a_browser_shows_confidence_first_and_scores_on_demand(tmp_path: Path) -
     assert "PMI" not in " ".join(lines) and 'value="pmi"' not in dom
     assert head == ["description", "confidence", "PMI", "log p(d|E)", "log p(d)"]
     assert first == ["red wheels", "–", "−1.50", "−4.00", "−12.50"]
-    assert "confidence <b>53 %</b>" in dom and "below the run's limit" in dom
+    assert "confidence <b>54 %</b>" in dom and "below the run's limit" in dom
     assert len(re.findall('class="description abstained"', dom)) == 1
