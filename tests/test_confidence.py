@@ -151,6 +151,11 @@ def test_the_limit_is_said_with_its_reason_and_recorded(
     assert (odd.returncode, odd.stderr.count("--abstain-below")) == (USAGE, 1)
 
 
+def test_the_help_says_the_default_that_holds(milan: Command) -> None:
+    told = " ".join(milan("describe", "--help").stdout.split())
+    assert f"abstains; by default {ABSTAIN_BELOW}." in told
+
+
 @pytest.mark.parametrize("limit", [-0.1, 1.1, float("nan")])
 def test_a_limit_that_is_no_probability_is_refused(limit: float) -> None:
     with pytest.raises(UsageError, match="--abstain-below"):
