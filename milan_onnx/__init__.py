@@ -4,7 +4,7 @@
 
     run = milan_onnx.describe("model.onnx", layers="conv5", images="photos/", out="run/")
     for label in run.labels:
-        print(label.layer, label.unit, label.description, label.pmi)
+        print(label.layer, label.unit, label.description, label.confidence)
 
 Names are loaded when they are first used, so that importing the package costs nothing.
 """

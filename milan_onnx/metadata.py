@@ -25,7 +25,7 @@ LABELLED = "labelled.onnx"
 FORMAT_VERSION = 1
 PROVENANCE = "milan_onnx"
 LABELS = "milan_onnx.labels."
-KEPT = ("unit", "description", "pmi", "flags", "validity")
+KEPT = ("unit", "description", "confidence", "pmi", "flags", "validity")
 """Of a label, what goes into the model; exemplars are of no use without the photos."""
 
 
@@ -37,7 +37,7 @@ class ModelLabels:
     """What made them."""
 
     layers: Mapping[str, tuple[Mapping[str, Any], ...]]
-    """By tensor, for each unit its ``unit``, ``description``, ``pmi``, ``flags``, ``validity``."""
+    """By tensor, for each unit what `KEPT` names."""
 
 
 def check_place(subject: Subject, path: Path) -> None:

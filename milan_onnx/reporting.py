@@ -19,6 +19,8 @@ from milan_onnx.labels import (
     ReportRun,
     ReportSize,
     UnitLabel,
+    confidence_text,
+    has_confidence,
     summarize,
     validity_text,
     write_report,
@@ -66,8 +68,12 @@ def run_markdown(run: Run) -> str:
         facts, names = heading(run), display_names(run)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged_manifest(run, error) from error
-    rows = [_layer_row(names[layer.layer], layer.layer, run.labels) for layer in run.layers]
-    header = ("layer", "units", "described", "distinct", "validity", "said most often")
+    confident = has_confidence(run.labels)
+    rows = [
+        _layer_row(names[layer.layer], layer.layer, run.labels, confident) for layer in run.layers
+    ]
+    figures = ("confidence", "validity") if confident else ("validity",)
+    header = ("layer", "units", "described", "distinct", *figures, "said most often")
     lines = [
         f"## Labels of {safe(facts['title'])}",
         "",
@@ -79,11 +85,14 @@ def run_markdown(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _layer_row(name: str, tensor: str, labels: Sequence[UnitLabel]) -> list[object]:
+def _layer_row(
+    name: str, tensor: str, labels: Sequence[UnitLabel], confident: bool
+) -> list[object]:
     found = summarize(tensor, labels, most=MOST)
     most = ", ".join(f"{text} ({count})" for text, count in found.repeated)
     counts = (found.units, found.described, found.distinct)
-    return [safe(name), *counts, validity_text(found), safe(most)]
+    figures = [confidence_text(found)] if confident else []
+    return [safe(name), *counts, *figures, validity_text(found), safe(most)]
 
 
 def _damaged_manifest(run: Run, error: Exception) -> RunError:
@@ -204,10 +213,22 @@ def _facts(run: Run) -> dict[str, str]:
         "Exemplars": f"{manifest['options']['exemplars']} a unit, "
         f"threshold at the {manifest['options']['quantile']:g} quantile",
         "Captioner": f"{bundle['name']} {bundle['version']} (sha256 {bundle['sha256'][:12]})",
+        **_abstaining_fact(manifest),
         "Search": f"beam {search['beam_size']}, λ {search['pmi_weight']:g}",
         "Device": manifest["environment"]["device"],
         "Made by": f"milan-onnx {manifest['milan_onnx']}",
     }
+
+
+def _abstaining_fact(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """When labels abstain, where any could; runs of earlier versions knew but one rule."""
+    before = {"rule": "validity"} if manifest["validity"] else None
+    rule = manifest.get("abstaining", before)
+    if rule is None:
+        return {}
+    if rule["rule"] == "confidence":
+        return {"Abstains": f"a label below a confidence of {100 * rule['below']:g} %"}
+    return {"Abstains": "a label no better on held-out photos than those of other units"}
 
 
 def _layer_fact(layer: Mapping[str, Any]) -> str:

@@ -247,6 +247,7 @@ OPTIONS: dict[str, Any] = {
     "candidates": 2,
     "validity": True,
     "validity_level": 0.1,
+    "abstain_below": 0.5,
     "limit": 20,
     "tail_memory": 0,
     "preprocessing": {"mean": [0.5], "std": [0.5]},

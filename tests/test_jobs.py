@@ -74,6 +74,7 @@ name = "other"
 out = "elsewhere/second"
 report = true
 exemplars = 4
+abstain-below = 0.5
 """,
     )
     done = milan("describe", "--job", path, cwd=place.parent)
@@ -100,6 +101,7 @@ exemplars = 4
     assert labels[0] == labels[1]
     other = milan_onnx.load_run(place / "elsewhere" / "second")
     assert other.manifest["options"]["exemplars"] == 4
+    assert other.manifest["options"]["abstain_below"] == 0.5
 
 
 def test_a_glob_is_many_models_and_a_model_that_fails_stops_no_other(

@@ -61,6 +61,7 @@ def test_a_copy_computes_the_same_and_gives_the_labels_back(
     first = found.layers["relu1"][0]
     assert run.labels[0].validity is not None
     assert first["validity"]["correlation"] == run.labels[0].validity.correlation
+    assert first["confidence"] is run.labels[0].confidence is None
     assert first["flags"] == list(run.labels[0].flags)
     assert found.provenance["model"] == run.manifest["model"]["sha256"]
     assert found.provenance["bundle"] == run.manifest["bundle"]

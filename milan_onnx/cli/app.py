@@ -118,7 +118,8 @@ def demo(out: Path, device: str) -> None:
     say.note("demo: two layers of the built-in encoder, on the built-in images")
     options = DescribeOptions(device=device, overwrite=True)
     layers = _demo_layers(model)
-    work(model, layers, None, out, options=options, reporter=say, on_label=LabelTable(say))
+    with LabelTable(say) as table:
+        work(model, layers, None, out, options=options, reporter=say, on_label=table)
     name_results(out, say, report=True)
 
 

@@ -169,22 +169,24 @@ def _append(path: Path, page: bytes) -> None:
 
 def _show(found: Any, units: bool) -> None:
     from milan_onnx.applications.audit import wording as words
+    from milan_onnx.applications.audit.result import surest_first
     from milan_onnx.cli.table import print_table
 
     if units:
+        column, figure = words.trust_column(hit for v in found.verdicts for hit in v.hits)
         print_table(
-            ("rule", "layer", "unit", "label", "validity", "because"),
+            ("rule", "layer", "unit", "label", column, "because"),
             [
                 (
                     verdict.rule.name,
                     hit.layer,
                     hit.unit,
                     hit.description or "-",
-                    "" if hit.validity is None else f"{hit.validity:.2f}",
+                    figure(hit),
                     ", ".join(map(words.evidence_text, hit.evidence)),
                 )
                 for verdict in found.verdicts
-                for hit in verdict.hits
+                for hit in surest_first(verdict.hits)
             ],
         )
         return

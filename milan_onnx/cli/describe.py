@@ -71,6 +71,15 @@ GENERATOR = [
         "--image-range", metavar="LOW,HIGH", help="Black and white there: -1,1 or 0,1 or 0,255."
     ),
 ]
+ABSTAINING = [
+    click.option(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="A label of less confidence than this (0 to 1) abstains; by default 0.25. Where the "
+        "bundle has no calibration, validity decides.",
+    ),
+]
 VALIDITY = [
     click.option(
         "--validity/--no-validity",
@@ -82,7 +91,8 @@ VALIDITY = [
     click.option(
         "--validity-level",
         default=0.2,
-        help="Share of shuffled labels that may pass; a label that does no better abstains.",
+        help="Share of shuffled labels that may pass; a label without a confidence that does no "
+        "better abstains.",
     ),
 ]
 PREPROCESSING = [
@@ -197,7 +207,7 @@ SHARD = [
     ),
 ]
 MAKING = (LAYERS, PHOTOS, GENERATOR)
-SETTINGS = (CACHE, EXEMPLARS, SEARCH, VALIDITY, PREPROCESSING, MACHINE, ENGINE)
+SETTINGS = (CACHE, EXEMPLARS, SEARCH, ABSTAINING, VALIDITY, PREPROCESSING, MACHINE, ENGINE)
 
 
 @click.command(short_help="Describe the units of layers of a model.")
@@ -223,7 +233,8 @@ def describe(context: click.Context, /, model: Path | None, job: Path | None, **
         describe_job(job, context, say)
     elif model is not None:
         before = read_baseline(given)
-        run = describe_model(model, given, say, open_cache(given, say), LabelTable(say))
+        with LabelTable(say) as table:
+            run = describe_model(model, given, say, open_cache(given, say), table)
         before.compare(run.path, say)
 
 
@@ -314,6 +325,7 @@ def settings(given: dict[str, Any]) -> Any:
         "image_range",
         "validity",
         "validity_level",
+        "abstain_below",
         "limit",
         "synthetic",
         "seed",

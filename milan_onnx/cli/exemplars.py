@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from milan_onnx.cli.describe import RESULT, SEARCH, options
+from milan_onnx.cli.describe import ABSTAINING, RESULT, SEARCH, options
 from milan_onnx.cli.guard import guarded
 from milan_onnx.cli.say import PATH, PLACE, console, name_results
 
@@ -27,7 +27,7 @@ IMAGES = [
 
 @click.command("describe-exemplars", short_help="Describe units by exemplars of the paper's code.")
 @click.argument("folder", type=PATH)
-@options(IMAGES, RESULT, SEARCH, MACHINE)
+@options(IMAGES, RESULT, SEARCH, ABSTAINING, MACHINE)
 @guarded
 def describe_exemplars(folder: Path, **given: Any) -> None:
     """Describe the units whose exemplars FOLDER holds, and write a run.
@@ -41,16 +41,17 @@ def describe_exemplars(folder: Path, **given: Any) -> None:
     say = console(given["quiet"])
     out = given["out"] or Path(f"{folder.resolve().name}-run")
     names = ("pmi_weight", "strategy", "legacy", "candidates", "device", "threads")
-    more = ("report", "overwrite")
-    describe_folder(
-        folder,
-        out,
-        images=given["images"],
-        bundle=given["bundle"],
-        options=DescribeOptions(
-            beam_size=given["beam"], **{name: given[name] for name in (*names, *more)}
-        ),
-        reporter=say,
-        on_label=LabelTable(say),
-    )
+    more = ("abstain_below", "report", "overwrite")
+    with LabelTable(say) as table:
+        describe_folder(
+            folder,
+            out,
+            images=given["images"],
+            bundle=given["bundle"],
+            options=DescribeOptions(
+                beam_size=given["beam"], **{name: given[name] for name in (*names, *more)}
+            ),
+            reporter=say,
+            on_label=table,
+        )
     name_results(out, say, given["report"])

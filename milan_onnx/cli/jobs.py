@@ -90,7 +90,7 @@ class Outcome:
     """Units that have a description."""
 
     abstained: int
-    """Of these, the ones whose description was no better than others' on held-out photos."""
+    """Of these, the ones that abstain."""
 
     seconds: float
     """Wall time."""

@@ -37,14 +37,15 @@ def merge(shards: tuple[Path, ...], **given: Any) -> None:
     out = given["out"] or default_out(shard_model(shards[0]), say, given["overwrite"])
     names = ("device", "threads", "report", "overwrite", "formats", "milan_format")
     more = ("write_metadata", "metadata_out")
-    merge_shards(
-        shards,
-        out,
-        model=given["model"],
-        images=given["images"],
-        bundle=given["bundle"],
-        reporter=say,
-        on_label=LabelTable(say),
-        **{name: given[name] for name in (*names, *more)},
-    )
+    with LabelTable(say) as table:
+        merge_shards(
+            shards,
+            out,
+            model=given["model"],
+            images=given["images"],
+            bundle=given["bundle"],
+            reporter=say,
+            on_label=table,
+            **{name: given[name] for name in (*names, *more)},
+        )
     name_results(out, say, given["report"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from types import TracebackType
 
-from milan_onnx.labels import UnitLabel
+from milan_onnx.labels import UnitLabel, percent_text
 from milan_onnx.progress import Console, Quiet, printable
 
 ROOMY = 60
@@ -28,41 +29,70 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 class LabelTable:
-    """Prints labels as they come."""
+    """Prints labels as they come; a context, at whose end all are printed.
+
+    The third column is ``confidence`` where labels have one, else ``pmi``. The first description
+    says which, so units before it that have none wait for it.
+    """
 
     def __init__(self, console: Console | Quiet) -> None:
         self._console = console
         self._terminal = sys.stdout.isatty()
-        self._begun = False
+        self._waiting: list[UnitLabel] = []
+        self._confident: bool | None = None
         self._unwritable = False
+
+    def __enter__(self) -> LabelTable:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._waiting:
+            self._print_all(self._confident is True)
 
     def __call__(self, label: UnitLabel) -> None:
         """Print one label; where stdout is full or its reader gone the work goes on without."""
+        self._waiting.append(label)
+        if self._confident is not None or label.description is not None:
+            self._print_all(label.confidence is not None)
+
+    def _print_all(self, confident: bool) -> None:
+        """Print those that wait, under a header where they are the first."""
         try:
             if not self._unwritable:
-                self._row(label)
+                if self._confident is None:
+                    self._confident = confident
+                    score = "confidence" if confident else "pmi"
+                    self._print("layer", "unit", score, "validity", "description", "flags")
+                for label in self._waiting:
+                    self._row(label)
         except OSError as error:
             self._unwritable = True
             if not isinstance(error, BrokenPipeError):
                 self._console.note(f"warning: the table ends here: {error.strerror}")
+        self._waiting = []
 
     def _row(self, label: UnitLabel) -> None:
-        if self._terminal:
-            self._console.clear()
-        if not self._begun:
-            self._begun = True
-            self._print("layer", "unit", "pmi", "validity", "description", "flags")
         text = printable(label.description or "-")
         validity = _cell(label.validity.correlation if label.validity else None)
         flags = " ".join(label.flags)
-        cells = (printable(label.layer), str(label.unit), _cell(label.pmi), validity, text, flags)
+        cells = (printable(label.layer), str(label.unit), self._score(label), validity, text, flags)
         self._print(*cells, faint="abstained" in label.flags)
+
+    def _score(self, label: UnitLabel) -> str:
+        if not self._confident:
+            return _cell(label.pmi)
+        return "" if label.confidence is None else percent_text(label.confidence)
 
     def _print(
         self,
         layer: str,
         unit: str,
-        pmi: str,
+        score: str,
         validity: str,
         text: str,
         flags: str,
@@ -70,12 +100,16 @@ class LabelTable:
         faint: bool = False,
     ) -> None:
         if not self._terminal:
-            print("\t".join((layer, unit, pmi, validity, text, flags)))
+            print("\t".join((layer, unit, score, validity, text, flags)))
             return
+        self._console.clear()
         columns = shutil.get_terminal_size().columns
         width = max(1, min(24, columns // 4))
-        # Narrower, the words would go before the figures do.
-        figures = f"{pmi:>7} {validity:>8}" if columns >= ROOMY else f"{pmi:>7}"
+        roomy = columns >= ROOMY
+        room = len("confidence") if self._confident and roomy else 7
+        figures = f"{score[:room]:>{room}}"
+        if roomy:  # narrower, the words would go before the figures do
+            figures += f" {validity:>8}"
         line = f"{layer[-width:]:<{width}} {unit:>5} {figures}  {text}"
         if flags:
             line += f"  [{flags}]"

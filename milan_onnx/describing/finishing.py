@@ -20,7 +20,13 @@ from milan_onnx.describing.resuming import begin, finished
 from milan_onnx.describing.scanning import Scanned, scan_layers
 from milan_onnx.describing.validating import Scored, score_layers, validate
 from milan_onnx.errors import UsageError
-from milan_onnx.labels import UnitLabel, summarize, validity_text, write_labels
+from milan_onnx.labels import (
+    UnitLabel,
+    confidence_text,
+    summarize,
+    validity_text,
+    write_labels,
+)
 from milan_onnx.making import Making, making
 from milan_onnx.metadata import LABELLED, check_place, write_labelled
 from milan_onnx.progress import Reporter
@@ -135,8 +141,7 @@ def found_run(
         run = Run(told, tuple(labels), scanned.layers)
         if cached:
             cached.keep(run)
-    if run.manifest["validity"] is not None:
-        _say_validity(job, run)
+    _say_layers(job, run)
     return run
 
 
@@ -189,8 +194,14 @@ def _save(folder: Path, job: Job, run: Run, cached: CachedJob | None) -> None:
         write_run_report(folder / REPORT, run, job.say, probe=job.probe)
 
 
-def _say_validity(job: Job, run: Run) -> None:
+def _say_layers(job: Job, run: Run) -> None:
+    """Say how sure the labels of each layer are, and how true of held-out photos."""
     for layer in run.layers:
         summary = summarize(layer.layer, run.labels)
         distinct = f"{summary.distinct} distinct of {summary.described} descriptions"
-        job.say.note(f"validity of {layer.layer}: {validity_text(summary)}, {distinct}")
+        if summary.confidence is not None:
+            told = f"{confidence_text(summary)}, {distinct}"
+            job.say.note(f"confidence of {layer.layer}: {told}")
+        if summary.validity is not None:
+            told = f"{validity_text(summary)}, {distinct}"
+            job.say.note(f"validity of {layer.layer}: {told}")

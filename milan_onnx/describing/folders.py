@@ -15,6 +15,7 @@ import numpy as np
 
 from milan_onnx.bundle import load_bundle
 from milan_onnx.choice import Choice
+from milan_onnx.describing.abstaining import say_limit
 from milan_onnx.describing.encoding import encode_exemplars
 from milan_onnx.describing.job import Captioning, choose_machine, choose_search
 from milan_onnx.describing.kept import NOWHERE
@@ -83,6 +84,7 @@ def _describe(
     ]
     probe, geometry = _images(folder, images, arrays, say)
     captioner = load_bundle(bundle)
+    say_limit(options, say)
     device, threads = choose_machine(options, say)
     job = Captioning(
         model=_digest(places, arrays),

@@ -9,6 +9,7 @@ from typing import Any
 
 from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.choice import Choice
+from milan_onnx.describing.abstaining import say_limit
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.errors import LayerUnsuitable, ProbeError, UsageError
 from milan_onnx.exemplars import HeldOutOptions
@@ -129,6 +130,7 @@ def prepare(
         seen = _photos(subject, images, options, say)
     else:
         seen = _generated(subject, files, numbers, options, say)
+    say_limit(options, say)
     device, threads = choose_machine(options, say)
     return Job(
         model=subject.sha256,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_onnx.describing.abstaining import abstain_limit
 from milan_onnx.describing.encoding import describable
 from milan_onnx.describing.job import Captioning
 from milan_onnx.describing.journal import Journal
 from milan_onnx.describing.kept import NOWHERE, Kept
 from milan_onnx.exemplars import LayerExemplars
-from milan_onnx.labels import Candidate, Exemplar, UnitLabel
+from milan_onnx.labels import Candidate, Exemplar, UnitLabel, abstains
 from milan_onnx.progress import Meter
 from milan_onnx.runtime import Describer, Features, Hypothesis
 from milan_onnx.runtime.search import BATCH
@@ -126,9 +127,24 @@ def _label(
         candidates=tuple(_candidate(hypothesis) for hypothesis in hypotheses),
         exemplars=tuple(Exemplar(i, job.probe.names[i], value) for i, value in pairs),
         threshold=float(layer.thresholds[unit]),
-        flags=layer.flags(unit),
+        flags=_flags(job, layer.flags(unit), best),
+        confidence=best.confidence if best else None,
     )
 
 
+def _flags(job: Captioning, flags: tuple[str, ...], best: Hypothesis | None) -> tuple[str, ...]:
+    """A unit's flags, with ``abstained`` where the confidence of its description is too low."""
+    if best is None or best.confidence is None:
+        return flags
+    low = abstains(best.confidence, abstain_limit(job.options))
+    return tuple(sorted({*flags, "abstained"})) if low else flags
+
+
 def _candidate(found: Hypothesis) -> Candidate:
-    return Candidate(found.description, found.pmi, found.log_p_given_exemplars, found.log_p)
+    return Candidate(
+        description=found.description,
+        pmi=found.pmi,
+        log_p_given_exemplars=found.log_p_given_exemplars,
+        log_p=found.log_p,
+        confidence=found.confidence,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from milan_onnx import __version__
+from milan_onnx.describing.abstaining import rule
 from milan_onnx.describing.job import Captioning, Job
 from milan_onnx.describing.scanning import Scanned
 from milan_onnx.exemplars import LayerExemplars
@@ -22,7 +23,7 @@ from milan_onnx.runtime import installed_runtimes
 
 def manifest(job: Job, scanned: Scanned, labels: Sequence[UnitLabel], facts: str) -> dict[str, Any]:
     """All that may differ between equal runs is under ``environment``; ``facts``: their hash."""
-    return _captioning(job) | {
+    return _captioning(job, labels) | {
         "model": {"name": job.subject.path.name, "sha256": job.model},
         "layers": _layers(job, scanned, labels),
         "probe": _probe(job, scanned),
@@ -50,7 +51,7 @@ def folder_manifest(
 ) -> dict[str, Any]:
     """The same of a run whose exemplars another tool found."""
     used = len({i for layer in layers for i in np.unique(layer.ids).tolist()})
-    return _captioning(job) | {
+    return _captioning(job, labels) | {
         "model": {"name": folder.resolve().name, "sha256": job.model},
         "layers": [_given_layer(layer, summarize(layer.layer, labels)) for layer in layers],
         "probe": {
@@ -68,7 +69,7 @@ def folder_manifest(
     }
 
 
-def _captioning(job: Captioning) -> dict[str, Any]:
+def _captioning(job: Captioning, labels: Sequence[UnitLabel]) -> dict[str, Any]:
     bundle = job.bundle.manifest
     return {
         "format": FORMAT,
@@ -77,6 +78,7 @@ def _captioning(job: Captioning) -> dict[str, Any]:
         "bundle": {"name": bundle.name, "version": bundle.version, "sha256": job.bundle.sha256},
         "search": asdict(job.search),
         "options": result_options(job),
+        "abstaining": rule(job.options, labels),
     }
 
 
@@ -90,9 +92,7 @@ def _given_layer(layer: LayerExemplars, summary: LayerSummary) -> dict[str, Any]
         "grid": list(layer.maps.shape[2:]),
         "quantile_method": layer.method,
         "notes": ["exemplars and masks of another tool"],
-        "described": summary.described,
-        "distinct": summary.distinct,
-        "validity": None,
+        **_found(summary),
     }
 
 
@@ -109,14 +109,22 @@ def _layers(job: Job, scanned: Scanned, labels: Sequence[UnitLabel]) -> list[dic
             "grid": list(layer.maps.shape[2:]),
             "quantile_method": layer.method,
             "notes": list(notes),
-            "described": summary.described,
-            "distinct": summary.distinct,
-            "validity": asdict(summary.validity) if summary.validity else None,
+            **_found(summary),
         }
         for facts, notes, layer, summary in zip(
             job.layers, scanned.ran.notes, scanned.layers, summaries, strict=True
         )
     ]
+
+
+def _found(summary: LayerSummary) -> dict[str, Any]:
+    return {
+        "described": summary.described,
+        "distinct": summary.distinct,
+        "confidence": summary.confidence,
+        "abstained": summary.abstained,
+        "validity": asdict(summary.validity) if summary.validity else None,
+    }
 
 
 def _validity(job: Job, scanned: Scanned) -> dict[str, Any] | None:
@@ -147,7 +155,7 @@ def result_options(job: Captioning) -> dict[str, Any]:
     """The settings that change what is found, as the user gave them."""
     options = job.options
     names = ("exemplars", "quantile", "candidates", "tail_memory", "limit", "synthetic", "seed")
-    more = ("layout", "validity", "validity_level")
+    more = ("layout", "validity", "validity_level", "abstain_below")
     return {name: getattr(options, name) for name in (*names, *more)} | {
         "inputs": dict(sorted(options.inputs.items()))
     }

@@ -49,6 +49,10 @@ class DescribeOptions:
     validity_level: float = 0.2
     """Share of shuffled labels that may pass for valid, at most."""
 
+    abstain_below: float | None = None
+    """Labels of less confidence abstain, 0..1; 0: none; None: `milan_onnx.labels.ABSTAIN_BELOW`.
+    Where the bundle has no calibration, validity decides."""
+
     limit: int | None = None
     """Use only so many of the photos, evenly spaced; None: all."""
 
@@ -124,6 +128,7 @@ class DescribeOptions:
             "lambda": self.pmi_weight is not None and not math.isfinite(self.pmi_weight),
             "candidates": self.candidates < 1,
             "validity-level": not 0 < self.validity_level < 1,
+            "abstain-below": self.abstain_below is not None and not 0 <= self.abstain_below <= 1,
             "limit": self.limit is not None and self.limit < 1,
             "synthetic": self.synthetic < 1,
             "batch-size": self.batch_size is not None and self.batch_size < 1,

@@ -195,7 +195,8 @@ def judge(
 ) -> list[UnitLabel]:
     """Labels of a layer with their validity, and flagged where they are no better than others'.
 
-    A label abstains when its correlation is not above 0, not above the mean of the others' on the
+    Of labels with a confidence it only measures: whether they abstain, that has decided. Another
+    abstains when its correlation is not above 0, not above the mean of the others' on the
     same photos, or (but for layers of few units) not above that of all but a share ``level`` of the
     layer's shuffled labels: at most that share of them would pass.
     """
@@ -206,7 +207,8 @@ def judge(
     for unit, (own, others) in zip(layer.units.tolist(), figures, strict=True):
         chance = mean([other.correlation for other in others])
         flags = labels[unit].flags
-        if own.strength <= max(0.0, chance or 0.0, bar):
+        undecided = labels[unit].confidence is None
+        if undecided and own.strength <= max(0.0, chance or 0.0, bar):
             flags = tuple(sorted({*flags, "abstained"}))
         result[unit] = replace(
             labels[unit],

@@ -4,7 +4,7 @@ Equal runs give equal bytes, so a line holds nothing that varies between them (n
 and numbers are rounded before they are written:
 
     scores (pmi, log_p_given_exemplars, log_p)   4 decimals
-    figures of validity                          4 decimals
+    confidence, figures of validity              4 decimals
     activations and thresholds                   6 significant digits
 
 A rounded zero is written 0.0, never -0.0; a number that is not finite is written null, which reads
@@ -34,6 +34,7 @@ CSV_COLUMNS = (
     "layer",
     "unit",
     "description",
+    "confidence",
     "pmi",
     "log_p_given_exemplars",
     "log_p",
@@ -75,6 +76,9 @@ class Candidate:
 
     log_p: float
     """log p(d), of the language model."""
+
+    confidence: float | None = None
+    """Probability that a person would call it right, 0..1; None: not calibrated."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ class UnitLabel:
     """Its test on held-out photos; None where none was made."""
 
     confidence: float | None = None
-    """Probability that a person would call the description right; None where it is not told."""
+    """Probability that a person would call the description right, 0..1 (docs/confidence.md); None
+    where there is no description, or the bundle has no calibration."""
 
 
 def rounded_score(value: float | None) -> float | None:
@@ -236,7 +241,7 @@ def write_csv(path: Path, labels: Iterable[UnitLabel], layers: Sequence[str] = (
 
 
 def _csv_row(label: UnitLabel) -> list[object]:
-    scores = (label.pmi, label.log_p_given_exemplars, label.log_p)
+    scores = (label.confidence, label.pmi, label.log_p_given_exemplars, label.log_p)
     return [
         label.layer,
         int(label.unit),
@@ -255,6 +260,7 @@ def _csv_validity(validity: Validity | None) -> list[float | None]:
 
 def _scores(scored: Candidate | UnitLabel) -> dict[str, float | None]:
     return {
+        "confidence": rounded_score(scored.confidence),
         "pmi": rounded_score(scored.pmi),
         "log_p_given_exemplars": rounded_score(scored.log_p_given_exemplars),
         "log_p": rounded_score(scored.log_p),
@@ -303,7 +309,7 @@ def _label(value: Mapping[str, Any]) -> UnitLabel:
         threshold=_number(value["threshold"], "threshold"),
         flags=tuple(sorted(_text(f, "flags") for f in _items(value["flags"], "flags"))),
         validity=_validity(value.get("validity")),
-        confidence=_score(value.get("confidence"), "confidence"),
+        confidence=_probability(value.get("confidence"), "confidence"),
     )
 
 
@@ -325,6 +331,7 @@ def _candidate(value: Mapping[str, Any]) -> Candidate:
         pmi=_number(value["pmi"], "pmi"),
         log_p_given_exemplars=_number(value["log_p_given_exemplars"], "log_p_given_exemplars"),
         log_p=_number(value["log_p"], "log_p"),
+        confidence=_probability(value.get("confidence"), "confidence"),
     )
 
 
@@ -350,6 +357,13 @@ def _index(value: object, key: str) -> int:
 
 def _score(value: object, key: str) -> float | None:
     return None if value is None else _number(value, key)
+
+
+def _probability(value: object, key: str) -> float | None:
+    found = _score(value, key)
+    if found is not None and not 0 <= found <= 1:
+        raise ValueError(f"its {key} is not between 0 and 1")
+    return found
 
 
 def _number(value: object, key: str) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_onnx.files import write_bytes
+from milan_onnx.labels.confidence import has_confidence, percent_text
 from milan_onnx.labels.masks import GRID, pack_mask
 from milan_onnx.labels.pages import page_style, render, script_json, template
 from milan_onnx.labels.record import (
@@ -200,6 +201,8 @@ def _page(
         warnings=run.warnings,
         summaries=[summarize(layer, labels) for layer in data["layers"]],
         figure=figure_text,
+        percent=percent_text,
+        confident=has_confidence(labels),
         units=len(labels),
         thumbnails=thumbnails,
         data=script_json(data),
@@ -258,12 +261,15 @@ def _unit_json(
         "l": layer,
         "u": int(label.unit),
         "d": None if label.description is None else _clipped(label.description),
-        "s": _scores(label.pmi, label.log_p_given_exemplars, label.log_p),
+        "s": _scores(label.pmi, label.log_p_given_exemplars, label.log_p, label.confidence),
         "t": rounded_activation(label.threshold),
         "f": sorted(label.flags),
         "v": _validity(label),
         "c": [
-            [_clipped(c.description), *_scores(c.pmi, c.log_p_given_exemplars, c.log_p)]
+            [
+                _clipped(c.description),
+                *_scores(c.pmi, c.log_p_given_exemplars, c.log_p, c.confidence),
+            ]
             for c in label.candidates[:CANDIDATES]
         ],
         "x": [

@@ -60,7 +60,8 @@ def _parquet(labels: Sequence[UnitLabel]) -> bytes:
 
 def _schema(arrow: Any) -> Any:
     text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
-    scores = [("pmi", number), ("log_p_given_exemplars", number), ("log_p", number)]
+    names = ("confidence", "pmi", "log_p_given_exemplars", "log_p")
+    scores = [(name, number) for name in names]
     candidate = arrow.struct([("description", text), *scores])
     exemplar = arrow.struct([("image", whole), ("name", text), ("activation", number)])
     figures = ("correlation", "auprc", "shuffled_correlation", "shuffled_auprc")

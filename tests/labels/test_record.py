@@ -34,7 +34,8 @@ SCHEMA = Path(__file__).parents[2] / "docs" / "label.schema.json"
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 indices = st.integers(0, 2**40)
-candidates = st.builds(Candidate, st.text(), numbers, numbers, numbers)
+confidences = st.none() | st.floats(0, 1)
+candidates = st.builds(Candidate, st.text(), numbers, numbers, numbers, confidences)
 # Undecodable file names reach Python as lone surrogates.
 names = st.text(st.characters(exclude_categories=()))
 exemplars = st.builds(Exemplar, indices, names, numbers)
@@ -54,6 +55,7 @@ labels = st.builds(
     threshold=numbers,
     flags=st.sets(st.sampled_from(FLAGS)).map(lambda flags: tuple(sorted(flags))),
     validity=st.none() | validities,
+    confidence=confidences,
 )
 
 
@@ -98,6 +100,7 @@ def test_the_schema_refuses_what_is_not_a_label() -> None:
         assert violations(bad, schema, schema)
     assert violations(good | {"unit": "1"}, schema, schema)
     assert violations(good | {"flags": ["odd"]}, schema, schema)
+    assert violations(good | {"confidence": 1.2}, schema, schema)
 
 
 def test_the_schema_describes_every_key_of_a_line() -> None:
@@ -209,6 +212,24 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         read_jsonl(tmp_path / "none.jsonl")
 
 
+def without_confidence(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: inner for key, inner in value.items() if key != "confidence"}
+
+
+def test_lines_of_versions_without_confidence_are_read() -> None:
+    value = json.loads(to_json(sample_label(0)))
+    older = without_confidence(value)
+    older["candidates"] = [without_confidence(one) for one in value["candidates"]]
+    assert from_json(json.dumps(older)) == sample_label(0)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, "0.5", float("nan")])
+def test_a_confidence_that_is_no_probability_is_damage(bad: object) -> None:
+    value = json.loads(to_json(sample_label(0)))
+    with pytest.raises(RunError, match="its confidence is not"):
+        from_json(json.dumps(value | {"confidence": bad}))
+
+
 def test_unknown_keys_are_ignored() -> None:
     value = json.loads(to_json(sample_label(0))) | {"later": 1, "flags": ["odd"]}
     assert from_json(json.dumps(value)).flags == ("odd",)
@@ -217,12 +238,15 @@ def test_unknown_keys_are_ignored() -> None:
 def test_the_table_has_a_row_a_unit_and_no_formulas(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     formula = replace(sample_label(1), description='=HYPERLINK("x"), "quoted"')
-    tested = replace(sample_label(0), validity=Validity(0.5, 0.4, 0.1, 0.2, 36))
+    tested = replace(
+        sample_label(0), validity=Validity(0.5, 0.4, 0.1, 0.2, 36), confidence=0.712345
+    )
     write_csv(path, [dead_label(2), formula, tested])
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["unit"] for row in rows] == ["0", "1", "2"]
-    assert rows[0]["pmi"] == "-1.5"
+    assert (rows[0]["confidence"], rows[0]["pmi"]) == ("0.7123", "-1.5")
+    assert rows[1]["confidence"] == ""
     assert (rows[0]["correlation"], rows[0]["shuffled_auprc"]) == ("0.5", "0.2")
     assert (rows[1]["correlation"], rows[1]["shuffled_auprc"]) == ("", "")
     assert rows[1]["description"].startswith("'=HYPERLINK")
@@ -252,8 +276,9 @@ def violations(value: Any, schema: Any, root: Any, where: str = "$") -> list[str
         found.append(f"{where}: not {schema['const']!r}")
     if "enum" in schema and value not in schema["enum"]:
         found.append(f"{where}: not one of {schema['enum']}")
-    if "minimum" in schema and value < schema["minimum"]:
-        found.append(f"{where}: too small")
+    if isinstance(value, int | float):  # limits are of numbers only
+        low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+        found += [] if low <= value <= high else [f"{where}: out of range"]
     if schema.get("uniqueItems") and len(set(value)) != len(value):
         found.append(f"{where}: repeats")
     if isinstance(value, dict):

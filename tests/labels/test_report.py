@@ -230,7 +230,8 @@ TESTED = [
 
 def test_the_summary_has_means_of_validity() -> None:
     found = summarize("relu1", [*TESTED, dead_label(4)]).validity
-    assert found == LayerValidity(0.1333, 0.1, 0.5, 0.3, 0.5)
+    assert found == LayerValidity(0.1333, 0.1, 0.5, 0.3)
+    assert summarize("relu1", [*TESTED, dead_label(4)]).abstained == 0.5
     text = "correlation 0.13 (shuffled 0.10), AUPRC 0.50 (0.30), 50 % abstained"
     assert validity_text(summarize("relu1", TESTED)) == text
     assert summarize("relu1", [sample_label(0)]).validity is None
@@ -327,3 +328,36 @@ def test_a_browser_offers_no_validity_where_there_is_none(page_path: Path, tmp_p
     with shown(page_path, tmp_path) as page:
         dom = page.html()
     assert 'value="pmi"' in dom and 'value="valid"' not in dom
+
+
+SURE = [
+    replace(sample_label(0, images=(1,)), confidence=0.5),
+    replace(judged(1, -0.4, "abstained"), confidence=0.2),
+    replace(sample_label(2, images=(2,)), confidence=0.9199, candidates=()),
+    dead_label(3),
+]
+
+
+def test_a_browser_shows_confidence_first_and_scores_on_demand(tmp_path: Path) -> None:
+    size = write_report(tmp_path / "r.html", run=sample_run(SURE))
+    assert size.units == 4
+    order = r'<article class="card"[^>]*aria-label="unit (\d+)'
+    with shown(tmp_path / "r.html", tmp_path, "#sort=unsure") as page:
+        assert re.findall(order, page.html()) == ["1", "0", "2", "3"]
+    with shown(tmp_path / "r.html", tmp_path, "#sort=sure") as page:
+        dom = page.html()
+        lines = page.evaluate("[...document.querySelectorAll('.scores')].map(p => p.innerText)")
+        page.evaluate("document.querySelector('[aria-label^=\"unit 1 \"] .more').open = true")
+        page.wait("!!document.querySelector('.more tbody td')")
+        cells = "[...document.querySelectorAll('.more tr')].map(r => r.innerText.split('\\t'))"
+        head, first, *_ = page.evaluate(cells)
+    assert re.findall(order, dom) == ["2", "0", "1", "3"]
+    assert [" ".join(line.split()) for line in lines] == [
+        *("confidence 91 %", "confidence 50 %"),
+        *("confidence 20 % validity −0.40 · shuffled 0.10", ""),
+    ]
+    assert "PMI" not in " ".join(lines) and 'value="pmi"' not in dom
+    assert head == ["description", "confidence", "PMI", "log p(d|E)", "log p(d)"]
+    assert first == ["red wheels", "–", "−1.50", "−4.00", "−12.50"]
+    assert "confidence <b>54 %</b>" in dom and "below the run's limit" in dom
+    assert len(re.findall('class="description abstained"', dom)) == 1

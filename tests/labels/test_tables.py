@@ -20,6 +20,7 @@ def labels() -> list[UnitLabel]:
         sample_label(0, images=(7, 3)),
         validity=Validity(0.51234567, None, -0.1, 0.25, 36),
         flags=("abstained", "sparse"),
+        confidence=0.12345,
     )
     return [sample_label(1, images=(5,)), dead_label(2), tested]
 

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from milan_onnx.bundle import PARTS, Calibration, SearchDefaults
+from milan_onnx.bundle import PARTS, Calibration, SearchDefaults, load_bundle
 from milan_onnx.describing import DescribeOptions, describe_folder
 from milan_onnx.exemplar_folder import ExemplarWriter
 from milan_onnx.labels import UnitLabel
+from milan_onnx.runtime import Hypothesis
+from milan_onnx.serve.captioning.engine import Describe
+from milan_onnx.serve.captioning.tasks import DescribeWish
 from tests.serve.exemplars import blob, body, form, photo, png, service, sets
 from tests.toy import toy_bundle
 
@@ -60,7 +63,7 @@ def labels_of_folder(folder: Path, bundle: Path, count: int, side: int) -> list[
 
 def told(label: UnitLabel) -> dict[str, Any]:
     """A label as the service says it."""
-    names = ("description", "pmi", "log_p_given_exemplars", "log_p")
+    names = ("description", "confidence", "pmi", "log_p_given_exemplars", "log_p")
     mine = {name: getattr(label, name) for name in names}
     more = {"agreement": None, "confidence": None}  # of bundles that tell neither
     candidates = [{n: getattr(c, n) for n in names} | more for c in label.candidates]
@@ -80,6 +83,16 @@ def test_answers_are_those_of_describe_exemplars_to_the_last_bit(
         assert answer.status_code == 200, answer.text
         assert answer.json()["units"] == [told(label) for label in labels]
     assert len({label.pmi for label in labels}) == UNITS
+
+
+def test_a_confidence_is_told_as_it_was_found(bundle_path: Path) -> None:
+    task = Describe(load_bundle(bundle_path).manifest.search, 2)
+    best = Hypothesis("dogs", -1.0, -2.0, -3.0, (1,), 0.712345678)
+    other = Hypothesis("cats", -2.0, -2.0, -3.0, (2,), 0.1)
+    (unit, none) = DescribeWish("ab", task).told([[best, other], []]).units
+    assert (unit.confidence, unit.pmi) == (0.712345678, -1.0)
+    assert [one.confidence for one in unit.candidates] == [0.712345678, 0.1]
+    assert none.confidence is None and none.candidates == []
 
 
 def test_the_built_in_captioner_answers_as_describe_exemplars_does(tmp_path: Path) -> None:

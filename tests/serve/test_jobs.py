@@ -98,7 +98,8 @@ def test_events_tell_it_all_and_go_on_after_the_last_one(place: Place, done: Run
         data["stage"] for kind, data in events if kind == "progress"
     }
     labels = [data for kind, data in events if kind == "label"]
-    assert len(labels) == 20 and {"layer", "unit", "description", "pmi", "flags"} <= set(labels[0])
+    told = {"layer", "unit", "description", "confidence", "pmi", "flags"}
+    assert len(labels) == 20 and told <= set(labels[0])
     assert {data["what"] for kind, data in events if kind == "choice"} >= {"layer", "device"}
     assert events[-1] == ("end", place.client.get(done["links"]["self"]))
     later = list(place.client.events(done["id"], after=numbers[-3]))
@@ -124,6 +125,7 @@ def test_an_uploaded_model_gives_the_same_labels(place: Place, done: Run) -> Non
 def test_options_reach_the_run(place: Place) -> None:
     given = {"resize": [40, 40], "mean": [0.5, 0.25, 0], "std": 1}
     options = {"preprocessing": given, "quantile": 0.9, "exemplars": 3, "synthetic": 30}
+    options["abstain_below"] = 0.5
     run = place.client.start(model="toy.onnx", layers=["relu*"], options=options, name="mine")
     done = place.client.ended(run["id"])
     assert done["state"] == "done" and done["name"] == "mine", done["error"]
@@ -133,6 +135,7 @@ def test_options_reach_the_run(place: Place) -> None:
     assert manifest["preprocessing"]["geometry"]["resize"] == [40, 40]
     assert manifest["preprocessing"]["mean"] == [0.5, 0.25, 0.0]
     assert manifest["options"]["quantile"] == 0.9 and manifest["options"]["exemplars"] == 3
+    assert manifest["options"]["abstain_below"] == 0.5
 
 
 def test_search_finds_descriptions_before_candidates_in_a_total_order(
@@ -261,6 +264,7 @@ def test_no_path_leads_out_of_the_allowed_folders(place: Place, path: str) -> No
         ({"model": "toy.onnx", "options": {"preprocessing": {"resise": 2}}}, "resise"),
         ({"model": "toy.onnx", "options": {"inputs": {"a": "text"}}}, "inputs"),
         ({"model": "toy.onnx", "options": {"pmi_weight": 1e999}}, "pmi_weight"),
+        ({"model": "toy.onnx", "options": {"abstain_below": 1.5}}, "abstain_below"),
         ({"model": "toy.onnx", "layers": []}, "layers"),
         ({"model": 5}, "model"),
     ],

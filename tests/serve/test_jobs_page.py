@@ -16,7 +16,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from milan_onnx.describing import DescribeOptions
+from milan_onnx.run import save_run
 from tests.browser import CHROMIUM, Page, browse
+from tests.confident import confident_run
 from tests.serve.asking import Client
 from tests.serve.process import Served, served
 from tests.toy import toy_photos, toy_subject
@@ -207,6 +210,37 @@ def test_nothing_that_was_sent_becomes_part_of_the_page(
         assert "there is no run" in text(page, "#problem")
     policy = httpx.get(service.url).headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_a_label_shows_its_confidence_first_and_its_scores_on_demand(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    (allowed / "by-hand").mkdir(parents=True)
+    options = DescribeOptions(synthetic=60, exemplars=5, validity=False)
+    model = toy_subject(tmp_path / "m.onnx")
+    save_run(allowed / "by-hand", confident_run(model, bundle_path, options))
+    with (
+        served(tmp_path, "--bundle", bundle_path, "--allow", allowed) as service,
+        browse(service.url, tmp_path / "profile") as page,
+    ):
+        click(page, ".run .name a")
+        page.wait("document.querySelectorAll('.units a').length === 12")
+        assert "45 %" not in text(page, ".units") and "PMI" not in text(page, ".units")
+        assert text(page, ".units li:nth-child(12) .where") == "relu6 · confidence 91 %"
+        click(page, ".units li:nth-child(12) a")
+        page.wait("!!document.querySelector('.unit-view')")
+        assert text(page, ".scores") == "confidence 91 %"
+        assert "PMI" not in text(page, ".unit-view")  # a click away
+        page.evaluate("document.querySelector('details.more').open = true")
+        page.wait("document.querySelector('.unit-view').innerText.includes('PMI')")
+        assert text(page, ".more tbody td:nth-child(2)") == "91 %"
+        client = Client(service.url)
+        (run,) = client.get("/v1/runs")["runs"]
+        (layer,) = client.get(run["links"]["about"])["layers"]
+        assert layer["confidence"] == 0.4583
+        unit = client.get(f"{run['links']['units']}/relu6/6")
+        assert unit["confidence"] == unit["candidates"][0]["confidence"] == 0.5
 
 
 def shoot_failed(page: Page) -> None:

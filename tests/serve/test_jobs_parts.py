@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from milan_onnx.labels import Candidate, UnitLabel
 from milan_onnx.run import Run
 from milan_onnx.serve.errors import Refusal
-from milan_onnx.serve.jobs.browsing import OpenRun, said_texts, search
+from milan_onnx.serve.jobs.browsing import OpenRun, hit_json, said_texts, search
 from milan_onnx.serve.jobs.events import EventWriter, Signal, follow, read_events
 from milan_onnx.serve.jobs.folders import upload_name
 from milan_onnx.serve.jobs.places import permitted, within
@@ -79,6 +79,13 @@ def test_labels_that_abstain_come_after_those_that_do_not() -> None:
     base = UnitLabel("0" * 64, "a", 0, "dogs", 9.0, 0.0, 0.0, (), (), 0.0, ("abstained",))
     made = [base, replace(base, unit=1, flags=(), pmi=1.0), replace(base, unit=2, flags=())]
     assert [hit.label.unit for hit in search(opened(made), "dog", None)] == [2, 1, 0]
+
+
+def test_of_labels_that_say_the_same_the_surer_come_first() -> None:
+    base = UnitLabel("0" * 64, "a", 0, "dogs", 9.0, 0.0, 0.0, (), (), 0.0, confidence=0.3)
+    made = [base, replace(base, unit=1, pmi=1.0, confidence=0.9), replace(base, unit=2, pmi=10.0)]
+    assert [hit.label.unit for hit in search(opened(made), "dog", None)] == [1, 2, 0]
+    assert hit_json(opened(made), search(opened(made), "dog", None)[0])["confidence"] == 0.9
 
 
 def test_events_survive_a_line_that_was_cut(tmp_path: Path) -> None:

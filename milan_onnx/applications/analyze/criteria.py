@@ -33,7 +33,7 @@ def criteria(
     nouns, adjectives, verbs, adpositions, length, complexity; "max word difference": the largest
     squared distance between the vectors of two content words, 0 where there is but one;
     "kind:NAME": 1 where the description names that kind, else 0; validity: its correlation on
-    held-out photos; pmi. A criterion that no unit has is left out.
+    held-out photos; confidence; pmi. A criterion that no unit has is left out.
 
     ``word_difference``: True demands it, None takes it where its package is installed. Raises
     ExtraMissing where it is wanted and not installed.
@@ -44,6 +44,7 @@ def criteria(
     if (model := _model(word_difference, say)) is not None:
         found[MAX_WORD_DIFFERENCE] = _differences(units, model)
     found["validity"] = _numbers(x.validity.correlation if x.validity else None for x in labels)
+    found["confidence"] = _numbers(x.confidence for x in labels)
     found["pmi"] = _numbers(x.pmi for x in labels)
     return {name: scores for name, scores in found.items() if not np.isnan(scores).all()}
 

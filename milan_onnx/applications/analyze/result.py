@@ -34,8 +34,11 @@ class Figures:
     distinct: int
     """Different descriptions."""
 
+    confidence: float | None
+    """Mean confidence of the labels; None where none has one."""
+
     abstained: float | None
-    """Share of units that abstain; None where no label was tested."""
+    """Share of judged labels that abstain; None where none was judged."""
 
     correlation: float | None
     """Mean correlation of the labels on held-out photos; None where none was tested."""

@@ -30,14 +30,13 @@ from milan_onnx.applications.reopened import check_manifest, choose_places, run_
 from milan_onnx.applications.standing import Standing, standings_of
 from milan_onnx.choice import Choice
 from milan_onnx.errors import BadInput, RunError, UsageError
-from milan_onnx.labels import UnitLabel
+from milan_onnx.labels import UnitLabel, has_confidence
 from milan_onnx.progress import Reporter, Silent
 from milan_onnx.reporting import display_names
 from milan_onnx.run import Run, load_run
 
 NAMED = 4
 """Terms that a note names; the JSON has all."""
-ON_VALIDITY = frozenset({"max_abstained", "min_correlation"})
 
 
 @dataclass(frozen=True)
@@ -131,13 +130,15 @@ def _model(run: Run) -> dict[str, str]:
 def _check_wants(rules: Sequence[Rule], run: Run, options: AuditOptions) -> None:
     """Raise UsageError for a rule that wants what was not given."""
     tested = any(label.validity is not None for label in run.labels)
+    judged = tested or has_confidence(run.labels)
     for rule in rules:
         wants = set(rule.limits)
         if "max_importance" in wants and options.importance is None:
             _refuse(rule, "importances", "give --importance FILE")
         if "max_increase" in wants and options.baseline is None:
             _refuse(rule, "a baseline", "give --baseline RUN")
-        if (wants & ON_VALIDITY or rule.min_validity is not None) and not tested:
+        on_validity = "min_correlation" in wants or rule.min_validity is not None
+        if (on_validity and not tested) or ("max_abstained" in wants and not judged):
             _refuse(rule, "labels that were tested", "describe with --validity, and more photos")
 
 

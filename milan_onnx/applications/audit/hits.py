@@ -70,6 +70,7 @@ class Looker:
             unit=label.unit,
             description=label.description,
             validity=label.validity.correlation if label.validity else None,
+            confidence=label.confidence,
             importance=self._importance(label),
             evidence=evidence,
             line=line,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from milan_onnx.applications.audit.policy import Rule
 from milan_onnx.applications.audit.result import Comparison, Hit, Limit, Verdict
-from milan_onnx.labels import UnitLabel
+from milan_onnx.labels import UnitLabel, abstained_share
 
 DIGITS = 6
 SLACK = 1e-9
@@ -51,8 +51,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _abstained(labels: Sequence[UnitLabel]) -> float | None:
-    tested = [label for label in labels if label.validity is not None]
-    return _share(sum("abstained" in label.flags for label in tested), len(tested))
+    return abstained_share(labels, DIGITS)
 
 
 def _dead(labels: Sequence[UnitLabel]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from milan_onnx.applications.audit.result import Audit, Verdict
+from milan_onnx.applications.audit.result import Audit, Verdict, surest_first
 from milan_onnx.applications.audit.wording import hit_text, outcome_text
 from milan_onnx.progress import printable
 
@@ -56,7 +56,7 @@ def _case(suite: ElementTree.Element, verdict: Verdict, audit: Audit) -> None:
 
 
 def _lines(verdict: Verdict) -> str:
-    return "\n".join(_plain(hit_text(hit)) for hit in verdict.hits)
+    return "\n".join(_plain(hit_text(hit)) for hit in surest_first(verdict.hits))
 
 
 def _plain(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from milan_onnx.applications.audit.result import Audit, Verdict
+from milan_onnx.applications.audit.result import Audit, Verdict, surest_first
 from milan_onnx.applications.audit.wording import (
     concepts_text,
     evidence_text,
@@ -12,6 +12,7 @@ from milan_onnx.applications.audit.wording import (
     limits_text,
     state,
     summary_text,
+    trust_column,
 )
 from milan_onnx.markdown import safe, table
 from milan_onnx.progress import printable
@@ -49,19 +50,20 @@ def _rules(audit: Audit) -> list[list[str]]:
 
 
 def _units(verdict: Verdict) -> list[str]:
+    column, figure = trust_column(verdict.hits)
     rows = [
         [
             safe(hit.layer),
             str(hit.unit),
             safe(hit.description or "–"),
-            "" if hit.validity is None else f"{hit.validity:.2f}",
+            figure(hit),
             safe("; ".join(map(evidence_text, hit.evidence))),
         ]
-        for hit in verdict.hits[:SHOWN]
+        for hit in surest_first(verdict.hits)[:SHOWN]
     ]
     more = len(verdict.hits) - SHOWN
     name = escape(printable(verdict.rule.name))
     title = f"<details><summary>{name}: {len(verdict.hits)} units</summary>"
-    listed = table(("layer", "unit", "label", "validity", "because"), rows)
+    listed = table(("layer", "unit", "label", column, "because"), rows)
     rest = ["", f"and {more} more"] if more > 0 else []
     return [title, "", *listed, *rest, "", "</details>"]

@@ -50,6 +50,9 @@ class Hit:
     validity: float | None
     """Its label's correlation on held-out photos; None where it was not tested."""
 
+    confidence: float | None
+    """Its label's confidence; None where it has none."""
+
     importance: float | None
     """How much the network needs it; None where that was not given."""
 
@@ -203,6 +206,11 @@ class Audit:
         }
 
 
+def surest_first(hits: Sequence[Hit]) -> list[Hit]:
+    """Hits as people are shown them: by confidence, those without one last; else as they are."""
+    return sorted(hits, key=lambda hit: 1.0 if hit.confidence is None else -hit.confidence)
+
+
 def concepts_of(hits: Sequence[Hit]) -> Counter[tuple[str, str]]:
     """How many hits each term of a group was found of."""
     return Counter(pair for hit in hits for pair in {(e.group, e.term) for e in hit.evidence})
@@ -232,6 +240,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "layer": hit.layer,
         "unit": hit.unit,
         "description": hit.description,
+        "confidence": rounded_score(hit.confidence),
         "validity": rounded_score(hit.validity),
         "importance": hit.importance,
         "evidence": [evidence.__dict__ for evidence in hit.evidence],

@@ -15,6 +15,7 @@ from milan_onnx.applications.audit.result import Audit, Hit, Verdict
 from milan_onnx.applications.audit.wording import evidence_text, hit_text, limits_text, outcome_text
 from milan_onnx.errors import GateNotMet
 from milan_onnx.files import sha256_bytes
+from milan_onnx.labels.record import rounded_score
 from milan_onnx.run import LABELS
 
 SCHEMA = (
@@ -92,6 +93,7 @@ def _result(audit: Audit, verdict: Verdict, hit: Hit, common: dict[str, Any]) ->
         ],
         "partialFingerprints": {"milanUnit/v1": sha256_bytes(key.encode("utf-8", "replace"))},
         "properties": {
+            "confidence": rounded_score(hit.confidence),
             "description": hit.description,
             "evidence": [evidence_text(evidence) for evidence in hit.evidence],
             "importance": hit.importance,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from milan_onnx.applications.audit.result import (
     Audit,
     Comparison,
@@ -11,6 +13,7 @@ from milan_onnx.applications.audit.result import (
     Verdict,
     concepts_of,
 )
+from milan_onnx.labels import percent_text
 
 NAMED = 4
 """Concepts that one line names."""
@@ -88,7 +91,16 @@ def comparison_text(comparison: Comparison) -> str:
 def hit_text(hit: Hit) -> str:
     """Why a unit is a hit: one sentence without its full stop."""
     reasons = ", ".join(map(evidence_text, hit.evidence))
-    return f"unit {hit.unit} of {hit.layer}: {reasons}"
+    sure = "" if hit.confidence is None else f" (confidence {percent_text(hit.confidence)})"
+    return f"unit {hit.unit} of {hit.layer}: {reasons}{sure}"
+
+
+def trust_column(hits: Iterable[Hit]) -> tuple[str, Callable[[Hit], str]]:
+    """How far labels may be trusted, a column and its cells: their confidence, or where none of
+    the hits has one their validity."""
+    if any(hit.confidence is not None for hit in hits):
+        return "confidence", lambda hit: percent_text(hit.confidence)
+    return "validity", lambda hit: "" if hit.validity is None else f"{hit.validity:.2f}"
 
 
 def evidence_text(evidence: Evidence) -> str:

@@ -17,6 +17,7 @@ from milan_onnx.applications.diff.tables import (
     LAYER_COLUMNS,
     TELLING,
     both,
+    confidence_text,
     flags_text,
     headline,
     layer_cells,
@@ -24,6 +25,7 @@ from milan_onnx.applications.diff.tables import (
     number,
     text,
 )
+from milan_onnx.applications.diff.units import UnitDiff
 from milan_onnx.errors import ProbeError, RunError
 from milan_onnx.exemplars import exemplar_masks
 from milan_onnx.files import write_bytes
@@ -84,7 +86,7 @@ def write_page(path: Path, found: RunDiff, pictures: tuple[Pictures, Pictures]) 
                 ("now", text(unit.after), _photos(pictures[1], unit.after)),
             ),
             flags=flags_text(unit),
-            figures=", ".join(_figures(unit.correlation, unit.exemplars, unit.candidates)),
+            figures=", ".join(_figures(unit)),
         )
         for layer, unit in most_telling(found)
     ]
@@ -159,10 +161,13 @@ def _photos(pictures: Pictures, label: UnitLabel | None) -> Sequence[str]:
     return pictures.get((label.layer, label.unit), ()) if label else ()
 
 
-def _figures(*values: float | None) -> list[str]:
+def _figures(unit: UnitDiff) -> list[str]:
     names = ("correlation", "same exemplars", "same n-best")
+    values = (unit.correlation, unit.exemplars, unit.candidates)
     pairs = zip(names, values, strict=True)
-    return [f"{name} {figure_text(value)}" for name, value in pairs if value is not None]
+    alike = [f"{name} {figure_text(value)}" for name, value in pairs if value is not None]
+    sure = confidence_text(unit)
+    return [f"confidence {sure}", *alike] if sure else alike
 
 
 def _facts(found: RunDiff) -> dict[str, str]:

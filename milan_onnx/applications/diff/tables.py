@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from milan_onnx.applications.diff.result import LayerDiff, RunDiff, percent
 from milan_onnx.applications.diff.units import ABSTAINED, UnitDiff
-from milan_onnx.labels import FLAGS, UnitLabel
+from milan_onnx.labels import FLAGS, UnitLabel, percent_text
 from milan_onnx.labels.summary import figure_text
 from milan_onnx.markdown import safe, table
 
@@ -50,13 +50,14 @@ def differing(found: RunDiff) -> Iterator[tuple[LayerDiff, UnitDiff]]:
 
 def most_telling(found: RunDiff) -> list[tuple[LayerDiff, UnitDiff]]:
     """The units that differ, what says most first: changes before rewordings, what abstains in
-    neither run before what does, other words before a swap within the n-best, and units that
-    compute something else before those that compute the same."""
+    neither run before what does, other words before a swap within the n-best, what both runs are
+    sure of before what they are not, and units that compute something else before those that
+    compute the same."""
 
-    def key(item: tuple[LayerDiff, UnitDiff]) -> tuple[int, bool, bool, float]:
+    def key(item: tuple[LayerDiff, UnitDiff]) -> tuple[int, bool, bool, float, float]:
         unit = item[1]
         known = -1.0 if unit.correlation is None else unit.correlation
-        return TELLING.index(unit.verdict), not unit.trusted, unit.near, known
+        return TELLING.index(unit.verdict), not unit.trusted, unit.near, -unit.confidence, known
 
     return sorted(differing(found), key=key)
 
@@ -124,6 +125,9 @@ def layer_sentence(layer: LayerDiff) -> str:
     for flag in FLAGS:
         before, after = layer.flags(flag)
         parts += [f"{flag} {before} → {after}"] if before != after else []
+    sure = [s.confidence for s in layer.summaries if s.confidence is not None]
+    if len(sure) == 2:
+        parts.append(f"confidence {percent_text(sure[0])} → {percent_text(sure[1])}")
     tested = [s.validity.correlation for s in layer.summaries if s.validity is not None]
     if len(tested) == 2:
         parts.append(f"validity {figure_text(tested[0])} → {figure_text(tested[1])}")
@@ -164,6 +168,14 @@ def flags_text(unit: UnitDiff) -> str:
     return " ".join(
         [*(f"+{f}" for f in unit.flags_gained), *(f"-{f}" for f in unit.flags_lost), *stayed]
     )
+
+
+def confidence_text(unit: UnitDiff) -> str:
+    """Its labels' confidence before and now: '71 % → 64 %'; empty where neither has one."""
+    found = [label.confidence for label in (unit.before, unit.after) if label is not None]
+    if all(value is None for value in found):
+        return ""
+    return " → ".join(dict.fromkeys(map(percent_text, found)))
 
 
 def both(before: int, after: int) -> str:

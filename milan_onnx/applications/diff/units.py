@@ -62,6 +62,13 @@ class UnitDiff:
         return self.described and not any(ABSTAINED in label.flags for label in labels)
 
     @property
+    def confidence(self) -> float:
+        """The lesser confidence of its labels: a change counts as far as both are right. 0 where
+        none has one."""
+        labels = [label for label in (self.before, self.after) if label is not None]
+        return min((x.confidence for x in labels if x.confidence is not None), default=0.0)
+
+    @property
     def flags_gained(self) -> tuple[str, ...]:
         """Flags that it has now and had not, sorted."""
         return _new_flags(self.before, self.after)
@@ -169,6 +176,7 @@ def _label_json(label: UnitLabel | None) -> dict[str, Any] | None:
     return {
         "unit": label.unit,
         "description": label.description,
+        "confidence": rounded_score(label.confidence),
         "pmi": rounded_score(label.pmi),
         "validity": rounded_score(label.validity.correlation if label.validity else None),
         "flags": list(label.flags),

@@ -9,6 +9,7 @@
   const data = take("data");
   const photos = take("photos");
   const units = data.units;
+  const confident = units.some((unit) => unit.s[3] !== null); // else PMI is what is shown
   const root = document.documentElement.style;
   const DIM = 0.7; // the paper has 0.75; here a little more of the surroundings can be made out
   const OUTLINE = "rgba(255, 221, 120, 0.9)";
@@ -35,6 +36,9 @@
   function activation(value) {
     return value === null ? "–" : String(Number(value.toPrecision(4))).replace("-", "−");
   }
+
+  // A confidence as it is shown everywhere, rounded down: 73 %.
+  const percent = (value) => (value === null ? "–" : `${Math.floor(Math.round(1e4 * value) / 100)} %`);
 
   const grouped = (count) => count.toLocaleString("en");
   const plain = (text) => text.toLowerCase().replaceAll('"', "");
@@ -200,7 +204,7 @@
       make("div", { className: "line" }, heading, scores(unit)),
       where(unit));
     if (unit.x.length) body.append(strip(number));
-    if (unit.c.length > 1) body.append(others(unit));
+    if (unit.c.length > (confident ? 0 : 1)) body.append(others(unit));
     const name = make("a", { className: "unit", href: link(unit), title: "Link to this unit" },
       make("small", {}, "unit"), String(unit.u));
     const made = make("article", { className: "card", tabIndex: -1 }, make("div", {}, name), body);
@@ -219,10 +223,15 @@
   }
 
   function scores(unit) {
-    const [pmi, given, prior] = unit.s;
+    const [pmi, given, prior, sure] = unit.s;
     const row = make("p", { className: "scores" });
+    if (sure !== null) {
+      row.append(confidence(sure));
+      if (unit.v) row.append(validity(unit.v, false));
+      return row;
+    }
     if (pmi === null && given === null) return row;
-    if (unit.v) row.append(validity(unit.v));
+    if (unit.v) row.append(validity(unit.v, true));
     row.append(
       make("span", { title: "log p(d|E) − λ log p(d): how much better the description fits these exemplars than any. Higher is better." },
         "PMI ", make("b", {}, figure(pmi))),
@@ -233,18 +242,30 @@
     return row;
   }
 
-  // A bar from 0 to 1 with a tick where descriptions of other units come to.
-  function validity([own, shuffled, auprc, shuffledAuprc, images]) {
-    const bar = make("i", { className: "bar" });
-    const share = (value) => `${100 * Math.min(1, Math.max(0, value ?? 0))}%`;
-    bar.style.setProperty("--own", share(own));
+  const share = (value) => `${100 * Math.min(1, Math.max(0, value ?? 0))}%`;
+
+  function bar(value) {
+    const made = make("i", { className: "bar" });
+    made.style.setProperty("--own", share(value));
+    return made;
+  }
+
+  function confidence(sure) {
+    return make("span", { className: "confidence", title: "The probability that a person would call this description right." },
+      "confidence ", make("b", {}, percent(sure)), bar(sure));
+  }
+
+  // With a bar from 0 to 1 and a tick where descriptions of other units come to, where the bar is
+  // not the confidence's.
+  function validity([own, shuffled, auprc, shuffledAuprc, images], drawn) {
+    const line = bar(own);
     if (shuffled !== null) {
-      bar.classList.add("ticked");
-      bar.style.setProperty("--shuffled", share(shuffled));
+      line.classList.add("ticked");
+      line.style.setProperty("--shuffled", share(shuffled));
     }
     const title = `On ${images} photos that the description was not made from, log p(d|region) correlates with the activation: ${figure(own)}; for descriptions of other units of the layer: ${figure(shuffled)}. AUPRC ${figure(auprc)}, shuffled ${figure(shuffledAuprc)}.`;
-    return make("span", { className: "validity", title }, "validity ", make("b", {}, figure(own)),
-      bar, `shuffled ${figure(shuffled)}`);
+    const parts = drawn ? [make("b", {}, figure(own)), line] : [figure(own), " · "];
+    return make("span", { className: "validity", title }, "validity ", ...parts, `shuffled ${figure(shuffled)}`);
   }
 
   function where(unit) {
@@ -261,14 +282,17 @@
 
   function others(unit) {
     const details = make("details", { className: "more" },
-      make("summary", {}, `${unit.c.length} best candidates`));
+      make("summary", {}, confident ? "Candidates and scores" : `${unit.c.length} best candidates`));
     details.addEventListener("toggle", () => {
       if (!details.open || details.querySelector("table")) return;
-      const head = ["description", "PMI", "log p(d|E)", "log p(d)"];
+      const head = ["description", ...(confident ? ["confidence"] : []), "PMI", "log p(d|E)", "log p(d)"];
       details.append(make("table", {},
         make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))),
-        make("tbody", {}, ...unit.c.map(([text, ...values]) =>
-          make("tr", {}, make("td", {}, text), ...values.map((v) => make("td", {}, figure(v))))))));
+        make("tbody", {}, ...unit.c.map(([text, ...scores]) => {
+          const sure = scores.pop();
+          const cells = [...(confident ? [percent(sure)] : []), ...scores.map((score) => figure(score))];
+          return make("tr", {}, make("td", {}, text), ...cells.map((cell) => make("td", {}, cell)));
+        }))));
     });
     return details;
   }
@@ -427,6 +451,7 @@
   for (const unit of units) if (unit.d) frequency.set(unit.d, (frequency.get(unit.d) || 0) + 1);
   const often = (number) => frequency.get(units[number].d) || 0;
   const pmi = (number, absent) => units[number].s[0] ?? absent;
+  const sure = (number, absent) => units[number].s[3] ?? absent;
   const valid = (number, absent) => units[number].v?.[0] ?? absent;
   const text = (number) => units[number].d;
   // Units without a description come last in every order but that of the units.
@@ -434,6 +459,8 @@
     (text(a) === null) - (text(b) === null) || (text(a) || "").localeCompare(text(b) || "") || byUnit(a, b);
   const ORDERS = {
     "": byUnit,
+    sure: (a, b) => sure(b, -1) - sure(a, -1) || byUnit(a, b),
+    unsure: (a, b) => sure(a, 2) - sure(b, 2) || byUnit(a, b),
     pmi: (a, b) => pmi(b, -Infinity) - pmi(a, -Infinity) || byUnit(a, b),
     worst: (a, b) => pmi(a, Infinity) - pmi(b, Infinity) || byUnit(a, b),
     valid: (a, b) => valid(b, -2) - valid(a, -2) || byUnit(a, b),

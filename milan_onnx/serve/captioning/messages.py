@@ -135,9 +135,12 @@ class ScoreBody(ScoreForm, Files):
 
 
 class DescriptionTold(BaseModel):
-    """A description that the search finished, with its scores in nats."""
+    """A description that the search finished, with its confidence, and its scores in nats."""
 
     description: str = Field(description="The words.")
+    confidence: float | None = Field(
+        description="Probability that a person would call it right, 0..1; null: not calibrated."
+    )
     pmi: float = Field(description="log p(d|E) - λ log p(d): what descriptions are ranked by.")
     log_p_given_exemplars: float = Field(description="log p(d|E), of the captioner.")
     log_p: float = Field(description="log p(d), of the language model.")
@@ -156,6 +159,7 @@ class UnitDescribed(BaseModel):
     description: str | None = Field(
         description="The best candidate; null where the search found no words."
     )
+    confidence: float | None = Field(description="Its confidence.")
     pmi: float | None = Field(description="Its score.")
     log_p_given_exemplars: float | None = Field(description="Its log p(d|E).")
     log_p: float | None = Field(description="Its log p(d).")

@@ -102,6 +102,7 @@ def _described(found: Answer) -> m.UnitDescribed:
 def _candidate(one: Hypothesis) -> m.DescriptionTold:
     return m.DescriptionTold(
         description=one.description,
+        confidence=one.confidence,
         pmi=one.pmi,
         log_p_given_exemplars=one.log_p_given_exemplars,
         log_p=one.log_p,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 Figure = float | None
+Confidence = Annotated[
+    float | None,
+    Field(description="Probability that a person would call it right, 0..1; null: not calibrated."),
+]
 EXAMPLE_ID = "20261123-204501-9f86d081"
 
 
@@ -87,6 +91,7 @@ class UnitFound(BaseModel):
     layer_name: str = Field(description="What people call the layer.")
     unit: int
     description: str | None
+    confidence: Confidence
     pmi: Figure
     flags: list[str]
     validity: ValidityAnswer | None
@@ -109,6 +114,7 @@ class CandidateAnswer(BaseModel):
     """A description with its scores."""
 
     description: str
+    confidence: Confidence
     pmi: Figure
     log_p_given_exemplars: Figure
     log_p: Figure
@@ -134,6 +140,7 @@ class UnitAnswer(BaseModel):
     layer_name: str
     unit: int
     description: str | None
+    confidence: Confidence
     pmi: Figure
     log_p_given_exemplars: Figure
     log_p: Figure
@@ -152,6 +159,7 @@ class LayerSummaryAnswer(BaseModel):
     units: int
     described: int
     distinct: int
+    confidence: Figure = Field(description="Mean of its labels; null where they have none.")
     repeated: list[tuple[str, int]] = Field(description="Descriptions that come up again.")
 
 

@@ -166,8 +166,9 @@ def search(opened: OpenRun, query: str, layer: str | None) -> list[Hit]:
     """Labels that say every word of a query (plural and spelling folded), best first.
 
     Those whose description says them come first, then by the rank of the first candidate that does;
-    of equals those with the fewer other words, then those that do not abstain, then the higher PMI,
-    then by layer and unit. Without words all are found, in the run's order.
+    of equals those with the fewer other words, then those that do not abstain, then the higher
+    confidence, then the higher PMI, then by layer and unit. Without words all are found, in the
+    run's order.
     """
     wanted = frozenset(normalise(query))
     labels = zip(opened.run.labels, opened.words, strict=True)
@@ -180,7 +181,8 @@ def search(opened: OpenRun, query: str, layer: str | None) -> list[Hit]:
         if rank is not None:
             pmi = label.pmi if label.pmi is not None else -np.inf
             others, abstained = len(texts[rank] - wanted), "abstained" in label.flags
-            found.append(((rank, others, abstained, -pmi, place), Hit(label, rank)))
+            sure = label.confidence or 0.0
+            found.append(((rank, others, abstained, -sure, -pmi, place), Hit(label, rank)))
     return [hit for _, hit in sorted(found, key=lambda item: item[0])]
 
 
@@ -195,7 +197,7 @@ def label_of(opened: OpenRun, layer: str, unit: int) -> UnitLabel:
 def hit_json(opened: OpenRun, hit: Hit) -> dict[str, Any]:
     """A found label, without candidates and exemplars."""
     whole = values(hit.label)
-    keys = ("layer", "unit", "description", "pmi", "flags", "validity")
+    keys = ("layer", "unit", "description", "confidence", "pmi", "flags", "validity")
     others = said_texts(hit.label)
     return {
         **{key: whole[key] for key in keys},

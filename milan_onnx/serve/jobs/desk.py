@@ -272,6 +272,7 @@ def _layer_answer(layer: LayerSummary, opened: OpenRun) -> dict[str, Any]:
         "units": layer.units,
         "described": layer.described,
         "distinct": layer.distinct,
+        "confidence": layer.confidence,
         "repeated": [list(pair) for pair in layer.repeated],
     }
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from milan_onnx.bundle import Strategy
 from milan_onnx.describing import DescribeOptions
 from milan_onnx.geometry import Interpolation
+from milan_onnx.labels import ABSTAIN_BELOW
 from milan_onnx.subject import Kind
 
 LONGEST_PATH = 4096
@@ -62,6 +63,12 @@ class OptionsRequest(_Strict):
     validity: bool | None = Field(default=None, description="Test labels on held-out photos.")
     validity_level: float = Field(
         default=0.2, gt=0, lt=1, description="Shuffled labels that may pass."
+    )
+    abstain_below: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description=f"Labels of less confidence abstain; None: {ABSTAIN_BELOW}.",
     )
     limit: int | None = Field(
         default=None, ge=1, le=10**9, description="Use only so many of the photos."

@@ -3,7 +3,7 @@
 {"type":"note","text":"…"}
 {"type":"choice","what":"layer","text":"…"}
 {"type":"progress","stage":"scan","done":120,"total":1000,"unit":"images","rate":85.1,"left":10.3}
-{"type":"label","layer":"relu1","unit":3,"description":"…","pmi":-1.2,"flags":[]}
+{"type":"label","layer":"relu1","unit":3,"description":"…","confidence":0.71,"flags":[],…}
 {"type":"done","layers":1,"units":64,"described":60,"abstained":4}
 {"type":"failed","error":"…","hint":"…","exit_code":5}
 """
@@ -62,6 +62,7 @@ class Teller:
             layer=clipped(label.layer),
             unit=int(label.unit),
             description=None if label.description is None else clipped(label.description),
+            confidence=rounded_score(label.confidence),
             pmi=rounded_score(label.pmi),
             flags=sorted(label.flags),
         )

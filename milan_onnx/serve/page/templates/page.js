@@ -153,6 +153,8 @@
     validate: "Testing labels",
   };
 
+  /** A confidence as it is shown everywhere, rounded down: 73 %. */
+  const percent = (value) => (value === null ? "–" : `${Math.floor(Math.round(1e4 * value) / 100)} %`);
   const rounded = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
   const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
@@ -706,10 +708,14 @@
     const parts = [
       make("span", { class: "number" }, String(unit.unit)),
       make("span", {}, [said, " ", also, ...flags].filter(Boolean)),
-      make("span", { class: "where" }, `${unit.layer_name} · PMI ${rounded(unit.pmi)}`),
+      make("span", { class: "where" }, none ? unit.layer_name : `${unit.layer_name} · ${scoreText(unit)}`),
     ];
     return make("a", linked ? { href: address("unit", id, unit.layer, unit.unit) } : {}, parts);
   }
+
+  /** What is shown of a label at first sight: its confidence or, where it has none, its PMI. */
+  const scoreText = (unit) =>
+    unit.confidence === null ? `PMI ${rounded(unit.pmi)}` : `confidence ${percent(unit.confidence)}`;
 
   const saidClass = (unit) =>
     unit.description === null ? "said none" : unit.flags.includes("abstained") ? "said abstained" : "said";
@@ -721,8 +727,11 @@
       [api(id), api(id, "about"), api(id, "units", layer, number)].map((path) => json(path)));
     const units = about.layers.find((one) => one.layer === unit.layer)?.units ?? 0;
     head(`Unit ${unit.unit} of ${unit.layer_name}`, run.name);
-    const score = (name, value) => make("span", {}, `${name} `, make("b", {}, rounded(value)));
-    const scores = [score("PMI", unit.pmi), score("log p(d|E)", unit.log_p_given_exemplars), score("log p(d)", unit.log_p)];
+    const figure = (name, text) => make("span", {}, `${name} `, make("b", {}, text));
+    const score = (name, value) => figure(name, rounded(value));
+    const scores = unit.confidence === null
+      ? [score("PMI", unit.pmi), score("log p(d|E)", unit.log_p_given_exemplars), score("log p(d)", unit.log_p)]
+      : [figure("confidence", percent(unit.confidence))];
     if (unit.validity) {
       scores.push(score("validity", unit.validity.correlation), score("shuffled", unit.validity.shuffled_correlation));
     }
@@ -744,11 +753,19 @@
           ": next and previous unit; ", make("kbd", {}, "Esc"), ": all units; a click on a photo shows it without its mask.")));
   }
 
+  /** The n-best with their scores; a click away where confidences say what matters. */
   function candidates(list) {
-    const cells = (one) => [one.pmi, one.log_p_given_exemplars, one.log_p].map((value) => make("td", {}, rounded(value)));
-    return make("div", { class: "table" }, make("table", {},
-      make("thead", {}, make("tr", {}, ["Candidate", "PMI", "log p(d|E)", "log p(d)"].map((name) => make("th", { scope: "col" }, name)))),
-      make("tbody", {}, list.map((one) => make("tr", {}, make("td", {}, one.description), cells(one))))));
+    const sure = list.some((one) => one.confidence !== null);
+    const names = ["Candidate", ...(sure ? ["confidence"] : []), "PMI", "log p(d|E)", "log p(d)"];
+    const texts = (one) => [
+      ...(sure ? [percent(one.confidence)] : []),
+      ...[one.pmi, one.log_p_given_exemplars, one.log_p].map((value) => rounded(value)),
+    ];
+    const table = make("div", { class: "table" }, make("table", {},
+      make("thead", {}, make("tr", {}, names.map((name) => make("th", { scope: "col" }, name)))),
+      make("tbody", {}, list.map((one) =>
+        make("tr", {}, make("td", {}, one.description), texts(one).map((text) => make("td", {}, text)))))));
+    return sure ? make("details", { class: "more" }, make("summary", {}, "Candidates and scores"), table) : table;
   }
 
   function exemplarFigure(exemplar, rank) {
