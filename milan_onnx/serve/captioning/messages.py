@@ -147,10 +147,6 @@ class DescriptionTold(BaseModel):
     agreement: float | None = Field(
         description="How much the other hypotheses say the same, -1 to 1. Null but for consensus."
     )
-    confidence: float | None = Field(
-        description="Probability that a person would call it right. Null where the bundle has no "
-        "calibration."
-    )
 
 
 class UnitDescribed(BaseModel):
@@ -164,7 +160,6 @@ class UnitDescribed(BaseModel):
     log_p_given_exemplars: float | None = Field(description="Its log p(d|E).")
     log_p: float | None = Field(description="Its log p(d).")
     agreement: float | None = Field(description="Its agreement.")
-    confidence: float | None = Field(description="Its confidence.")
     candidates: list[DescriptionTold] = Field(description="The best, best first.")
 
 
