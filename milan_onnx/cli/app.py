@@ -13,6 +13,7 @@ from milan_onnx import __version__
 from milan_onnx.cli.analyze import analyze
 from milan_onnx.cli.audit import audit
 from milan_onnx.cli.cache import cache
+from milan_onnx.cli.calibrate import calibrate
 from milan_onnx.cli.convert import convert
 from milan_onnx.cli.describe import describe
 from milan_onnx.cli.diff import diff
@@ -44,6 +45,7 @@ def app() -> None:
 app.add_command(analyze)
 app.add_command(audit)
 app.add_command(cache)
+app.add_command(calibrate)
 app.add_command(convert)
 app.add_command(describe)
 app.add_command(describe_exemplars)

@@ -48,6 +48,9 @@ class CaptionerConfig:
     spread: bool = False
     """Whether first states are made of the exemplars' standard deviation beside their mean."""
 
+    meaning: int = 0
+    """Length of the sentence vectors that first states are to foretell while training; 0: none."""
+
     dropout: float = 0.5
     """Share of the state dropped before the output layer while training."""
 
@@ -171,6 +174,7 @@ class Captioner(nn.Module):
         whole = config.inner * (2 if config.spread else 1)
         self.init_h = nn.Linear(whole, config.hidden)
         self.init_c = nn.Linear(whole, config.hidden)
+        self.meaning = nn.Linear(2 * config.hidden, config.meaning) if config.meaning else None
         self.embedding = nn.Embedding(config.vocabulary, config.embedding)
         self.attend = Attention(config)
         self.feature_gate = nn.Linear(config.hidden, config.inner)
@@ -225,14 +229,14 @@ class Captioner(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> Captioner:
-        """The same function without `CaptionerConfig.reduced`: two projections become one."""
-        if self.inputs is None or not self.config.reduced:
-            return self
-        whole = Captioner(replace(self.config, reduced=0), self.inputs.head)
-        state = self.state_dict()
-        components, weight = state.pop("inputs.components"), state["inputs.project.weight"]
-        reduced, classes = weight.split([self.config.reduced, self.config.classes], dim=1)
-        state["inputs.project.weight"] = torch.cat([reduced @ components.T, classes], dim=1)
-        state["inputs.components"] = whole.state_dict()["inputs.components"]
-        whole.load_state_dict(state)
+        """The same function without what is there for training: two projections become one."""
+        config, state = self.config, self.state_dict()
+        head = self.inputs.head if self.inputs is not None else slice(0, 0)
+        whole = Captioner(replace(config, reduced=0, meaning=0), head)
+        if config.reduced:
+            components, weight = state["inputs.components"], state["inputs.project.weight"]
+            reduced, classes = weight.split([config.reduced, config.classes], dim=1)
+            state["inputs.project.weight"] = torch.cat([reduced @ components.T, classes], dim=1)
+            state["inputs.components"] = components[:, :0]
+        whole.load_state_dict({name: state[name] for name in whole.state_dict()})
         return whole.eval()

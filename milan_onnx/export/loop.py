@@ -58,6 +58,9 @@ class LoopPlan:
     penalty: float = 0.0
     """Weight of the attention's penalty (paper's code: 1)."""
 
+    meaning: float = 0.0
+    """Weight of a second task of the captioner: to foretell the sentence vector of the phrase."""
+
 
 @dataclass(frozen=True)
 class Training:

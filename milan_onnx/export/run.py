@@ -34,6 +34,7 @@ from milan_onnx.annotations import (
     networks_of,
     split_units,
 )
+from milan_onnx.applications import sentences
 from milan_onnx.bundle import EncoderSpec, Part, SearchDefaults
 from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.export import onnx_export
@@ -430,6 +431,7 @@ class TrainingRun:
             reduced=self._reduced(),
             classes=head.weight.shape[0] if head is not None and sizes.classes else 0,
             spread=sizes.spread,
+            meaning=sentences.WIDTH if self.recipe.captioner.meaning else 0,
             dropout=sizes.dropout,
             feature_dropout=sizes.feature_dropout,
             noise=sizes.noise,
@@ -521,8 +523,16 @@ class TrainingRun:
             self.recipe.captioner,
             length=self.recipe.length,
             recipe=self.fingerprint,
+            meanings=self._meanings() if self.recipe.captioner.meaning else None,
         )
         train(what, self.recipe.captioner, out, self.say)
+
+    def _meanings(self) -> torch.Tensor:
+        """Sentence vectors of all phrases to train on. Raises ExtraMissing."""
+        texts = sorted(set(self.examples[0].text))
+        vectors = sentences.SentenceModel().vectors(texts)
+        place = {text: row for row, text in enumerate(texts)}
+        return torch.from_numpy(vectors[[place[text] for text in self.examples[0].text]]).float()
 
     def do_lm(self) -> None:
         """Train p(d)."""

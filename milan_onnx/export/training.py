@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from milan_onnx.bundle import VocabularySpec
-from milan_onnx.export.captioner import Captioner
+from milan_onnx.export.captioner import Captioner, Memory
 from milan_onnx.export.language_model import LanguageModel
 from milan_onnx.export.loop import LoopPlan, Training
 
@@ -159,23 +159,24 @@ def captioner_training(
     *,
     length: int,
     recipe: str,
-    name: str = "captioner",
+    meanings: Tensor | None = None,
 ) -> Training:
     """What trains p(d|E).
 
     ``table``: float16 (units, K, ...) of prepared features (`prepare_all`), in memory or mapped;
-    ``counts`` (units,): how many exemplars each unit has.
+    ``counts`` (units,): how many exemplars each unit has; ``meanings``: sentence vectors (n, D) of
+    the phrases to train on, where the captioner is to foretell them.
     """
     device, pad, sampler = device_of(model), encoding.spec.pad, Sampler(train, rng, plan)
 
-    def taught(rows: NDArray[np.float16], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def begun(rows: NDArray[np.float16]) -> tuple[Memory, Tensor, Tensor]:
         values = torch.from_numpy(np.ascontiguousarray(rows)).float().to(device)
         inner = model.inputs.inner(values) if model.inputs is not None else values
-        return model.teach(*model.begin_inner(inner), inputs.to(device))
+        return model.begin_inner(inner)
 
     def score(chosen: Ids, source: Examples) -> tuple[Tensor, Tensor]:
         inputs, targets = encoding.encode([source.text[i] for i in chosen.tolist()], length)
-        log_probs, _ = taught(table[source.unit[chosen]], inputs)
+        log_probs, _ = model.teach(*begun(table[source.unit[chosen]]), inputs.to(device))
         return log_probs, targets.to(device)
 
     def loss() -> Tensor:
@@ -183,11 +184,18 @@ def captioner_training(
         units = train.unit[chosen]
         inputs, targets = encoding.encode([train.text[i] for i in chosen.tolist()], length)
         places = sampler.places(counts[units], sampler.exemplars(table.shape[1]))
-        log_probs, attention = taught(table[units[:, None], places], inputs)
+        memory, h, c = begun(table[units[:, None], places])
+        log_probs, attention = model.teach(memory, h, c, inputs.to(device))
         value = cross_entropy(log_probs, targets.to(device), pad, plan.smoothing)
-        return value + plan.penalty * (1.0 - attention.sum(1)).square().mean()
+        if plan.penalty:
+            value = value + plan.penalty * (1.0 - attention.sum(1)).square().mean()
+        if model.meaning is not None and meanings is not None:
+            told = model.meaning(torch.cat([h, c], dim=1))
+            meant = meanings[torch.from_numpy(chosen)].to(device)
+            value = value + plan.meaning * (1.0 - functional.cosine_similarity(told, meant)).mean()
+        return value
 
-    return Training(name, model, loss, _validation(model, score, val, pad), rng, recipe)
+    return Training("captioner", model, loss, _validation(model, score, val, pad), rng, recipe)
 
 
 def language_model_training(

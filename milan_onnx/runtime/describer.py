@@ -14,7 +14,7 @@ from milan_onnx import bundle as contract
 from milan_onnx.bundle import Bundle, EncoderSpec, SearchDefaults
 from milan_onnx.errors import BundleError, UsageError
 from milan_onnx.runtime import search as searching
-from milan_onnx.runtime.confidence import calibration_inputs, confidence
+from milan_onnx.runtime.confidence import calibration_inputs, coherence, confidence
 from milan_onnx.runtime.consensus import (
     agreements,
     most_agreed,
@@ -190,6 +190,11 @@ class Describer:
         alike = None if alike is None or np.isnan(alike) else alike
         inputs = calibration_inputs(found, alike, self.bundle.manifest.vocabulary.stop)
         return replace(found, confidence=confidence(calibration, inputs))
+
+    def coherence(self, features: Floats) -> NDArray[np.float64]:
+        """How alike the exemplars of units float32 (U, K, F) are to the captioner: float64 (U,)
+        (see `confidence.coherence`)."""
+        return coherence(self._captioner.start(features)[0][0])
 
     @property
     def words(self) -> int:

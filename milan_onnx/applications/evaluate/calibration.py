@@ -17,7 +17,9 @@ Values = NDArray[np.float64]
 
 RIGHT = 0.6
 """Cosine with the nearest phrase of a unit from which on a description counts as right."""
-BINS = 10
+BINS, FEWEST = 10, 50
+"""Most bins, and units that each has at least: of 25 the share that is right is 7 % off by chance
+alone."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class Bin:
     """Share of them that is right."""
 
 
-def reliability(confidence: Values, right: Values, count: int = BINS) -> tuple[Bin, ...]:
+def reliability(confidence: Values, right: Values, count: int | None = None) -> tuple[Bin, ...]:
     """Bins of equally many units (sizes differ by one at most), of rising confidence.
 
-    ``confidence``, ``right`` (U,): the latter 0 or 1. Fewer bins for fewer units. Units of equal
-    confidence count as right by their share, so that their order means nothing.
+    ``confidence``, ``right`` (U,): the latter 0 or 1; ``count``: of bins, by default `BINS`, or
+    fewer so that each has `FEWEST`. Units of equal confidence count as right by their share, so
+    that their order means nothing.
     """
+    count = count or max(1, min(BINS, len(confidence) // FEWEST))
     if not len(confidence):
         return ()
     _, group = np.unique(confidence, return_inverse=True)

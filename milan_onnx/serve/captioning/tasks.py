@@ -107,5 +107,4 @@ def _candidate(one: Hypothesis) -> m.DescriptionTold:
         log_p_given_exemplars=one.log_p_given_exemplars,
         log_p=one.log_p,
         agreement=one.agreement,
-        confidence=one.confidence,
     )
