@@ -207,7 +207,8 @@ class Captioner(nn.Module):
 
     def log_probs(self, h: Tensor) -> Tensor:
         """Log-probabilities (..., V) of the token after states (..., H)."""
-        return self.output(self.dropout(h)).log_softmax(-1)
+        found: Tensor = self.output(self.dropout(h)).log_softmax(-1)
+        return found
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: log-probabilities (N,T,V) and attention (N,T,K).

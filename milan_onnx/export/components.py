@@ -28,4 +28,5 @@ def principal_components(
         # The sign of an eigenvector is chance.
         found = found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
         blocks.append(found / (values @ found).square().mean().sqrt())
-    return torch.block_diag(*blocks)
+    joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return joined

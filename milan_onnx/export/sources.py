@@ -74,11 +74,11 @@ class MirroredUnits:
 
 def _mirrored(said: Annotation) -> Annotation:
     other = {"left": "right", "right": "left"}
-    texts = (
+    description, also = (
         re.sub(r"\b(left|right)\b", lambda found: other[found[0]], text)
         for text in (said.description, said.also)
     )
-    return Annotation(*texts, said.coherence)
+    return Annotation(description, also, said.coherence)
 
 
 class VirtualUnits:
@@ -206,7 +206,8 @@ def class_frames(
 ) -> Iterator[tuple[Photo, Frame]]:
     """Photos as classifiers see them: shorter side 8/7 of the frame's, its middle."""
     view = Geometry(crop=(size, size), resize=size * 8 // 7)
-    for (photo, _), frame in source.frames([(photo, view) for photo in photos], size):
+    framed = source.frames([(photo, view) for photo in photos], size)
+    for photo, (_, frame) in zip(photos, framed, strict=True):
         yield photo, frame
 
 

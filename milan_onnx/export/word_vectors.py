@@ -92,4 +92,5 @@ def _loss(words: Tensor, told: Tensor) -> Tensor:
     phrases = nn.functional.normalize(words.sum(1), dim=1)
     wanted = told @ told.T
     weight = torch.where(wanted > ALIKE, WEIGHT, 1.0)
-    return (weight * (phrases @ phrases.T - wanted).square()).mean()
+    error: Tensor = (weight * (phrases @ phrases.T - wanted).square()).mean()
+    return error
