@@ -140,7 +140,7 @@ def _texture(cells: Cells, count: Numbers) -> tuple[Numbers, ...]:
 def _counts(cells: Cells) -> Numbers:
     """How many cells (n, h, w) are set, float64 (n,)."""
     flat = np.ascontiguousarray(cells).view(np.uint8).reshape(len(cells), -1)
-    return flat.sum(axis=1, dtype=np.uint32).astype(np.float64)
+    return np.asarray(flat.sum(axis=1, dtype=np.uint32), np.float64)
 
 
 def _framed(cells: Cells, width: int) -> Cells:

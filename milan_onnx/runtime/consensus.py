@@ -50,7 +50,9 @@ def phrase_vectors(tokens: Ids, vectors: Scores) -> Scores:
     for column in words.T:  # in the order of the token ids: equal sets of words, equal bits
         total += vectors[column]
     length = np.sqrt((total * total).sum(axis=1, keepdims=True))
-    return np.divide(total, length, out=np.zeros_like(total), where=length > 0)
+    phrases = np.zeros_like(total)
+    np.divide(total, length, out=phrases, where=length > 0)
+    return phrases
 
 
 def agreements(phrases: Scores, pmi: Scores, sharpness: float) -> Scores:
