@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from milan_onnx.bundle import GEOMETRY, GRID, PARTS, Part
 from milan_onnx.describing.encoding import _at_most
-from milan_onnx.region_shape import geometry, inside, ring
 from milan_onnx.runtime.pooling import ImageMaps, normalise, resize_masks
+from milan_onnx.runtime.region_shape import geometry, inside, ring
 
 
 def masks(size: int) -> np.ndarray:
