@@ -71,9 +71,7 @@ def test_parts_and_calibration_read_back_as_written(tmp_path: Path) -> None:
 def test_format_1_has_the_part_mean_alone(tmp_path: Path) -> None:
     manifest = load_bundle(changed(tmp_path / "b", ["format_version"], 1)).manifest
     assert manifest.encoder.parts == ("mean",)
-    assert load_bundle().manifest.encoder.features == sum(
-        level.channels for level in load_bundle().manifest.encoder.levels
-    )
+    assert manifest.encoder.features == sum(level.channels for level in manifest.encoder.levels)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +130,8 @@ def test_each_file_is_needed_and_checked(bundle_path: Path, tmp_path: Path, name
 def test_the_built_in_bundle_is_whole_and_small() -> None:
     bundle = load_bundle()
     assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 30_000_000
-    assert bundle.manifest.search.beam_size == 50
-    assert bundle.manifest.search.pmi_weight == pytest.approx(0.3)
+    assert bundle.manifest.search.beam_size >= 10
+    assert 0 < bundle.manifest.search.pmi_weight < 1
     card = bundle.file("MODEL_CARD.md").read_text(encoding="utf-8")
     for word in ("Training data", "licences", "Figures"):
         assert word in card

@@ -86,8 +86,8 @@ def test_answers_are_those_of_describe_exemplars_to_the_last_bit(
 
 def test_a_confidence_is_told_as_it_was_found(bundle_path: Path) -> None:
     task = Describe(load_bundle(bundle_path).manifest.search, 2)
-    best = Hypothesis("dogs", -1.0, -2.0, -3.0, (1,), 0.712345678)
-    other = Hypothesis("cats", -2.0, -2.0, -3.0, (2,), 0.1)
+    best = Hypothesis("dogs", -1.0, -2.0, -3.0, (1,), confidence=0.712345678)
+    other = Hypothesis("cats", -2.0, -2.0, -3.0, (2,), confidence=0.1)
     (unit, none) = DescribeWish("ab", task).told([[best, other], []]).units
     assert (unit.confidence, unit.pmi) == (0.712345678, -1.0)
     assert [one.confidence for one in unit.candidates] == [0.712345678, 0.1]
