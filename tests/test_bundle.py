@@ -6,12 +6,14 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from milan_onnx.bundle import (
+    ENCODER,
     PARTS,
     REQUIRED,
     WORD_VECTORS,
@@ -22,7 +24,7 @@ from milan_onnx.bundle import (
     write_manifest,
 )
 from milan_onnx.errors import BundleError
-from milan_onnx.runtime import Describer, Device
+from milan_onnx.runtime import Device, Encoder
 from tests.conftest import Command
 from tests.toy import toy_bundle
 
@@ -139,7 +141,8 @@ def test_the_built_in_bundle_is_whole_and_small() -> None:
 
 def test_the_built_in_encoder_gives_its_levels() -> None:
     bundle = load_bundle()
-    encoder = Describer(bundle, Device("cpu")).encoder()
+    spec = replace(bundle.manifest.encoder, parts=("mean",))
+    encoder = Encoder.load(bundle.file(ENCODER), spec, Device("cpu"))
     size = encoder.image_size
     frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     maps = encoder.maps(frames)
