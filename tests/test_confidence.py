@@ -23,8 +23,6 @@ from milan_onnx.applications.diff.tables import confidence_text, layer_sentence,
 from milan_onnx.bundle import Calibration
 from milan_onnx.cli.table import LabelTable
 from milan_onnx.describing import DescribeOptions
-from milan_onnx.describing.journal import Journal
-from milan_onnx.describing.kept import Kept
 from milan_onnx.errors import UsageError
 from milan_onnx.labels import (
     ABSTAIN_BELOW,
@@ -41,7 +39,6 @@ from milan_onnx.metadata import labels_from_metadata, write_labelled
 from milan_onnx.progress import Quiet, Silent
 from milan_onnx.reporting import run_markdown
 from milan_onnx.run import Run, load_run, save_run
-from milan_onnx.runtime import Hypothesis
 from milan_onnx.subject import load
 from tests.confident import confidence_of, confident_run
 from tests.conftest import Command
@@ -126,15 +123,6 @@ def test_candidates_have_confidences_of_their_own(tested: Run) -> None:
     for label in tested.labels:
         halves = [confidence_of(label.unit) / (1 + rank) for rank in range(len(label.candidates))]
         assert [c.confidence for c in label.candidates] == halves
-
-
-def test_what_was_found_survives_an_interruption(tmp_path: Path) -> None:
-    sure = Hypothesis("dogs", -1.0, -2.0, -3.0, (1, 2), agreement=0.5, confidence=0.71)
-    found = [sure, Hypothesis("a", -2.0, -2.0, 0.0)]
-    with Journal(Kept(tmp_path)) as journal:
-        journal.put(found)
-    with Journal(Kept(tmp_path)) as journal:
-        assert journal.take(1, 1) == [found]
 
 
 # --- the option -------------------------------------------------------------------------------
