@@ -79,8 +79,8 @@ def calibrate(
     say.choice("device", chosen[0])
     say.choice("threads", chosen[1])
     describer = Describer(made, chosen[0].value, chosen[1].value)
-    inputs, similar = _measured(describer, source, similarity, chosen[1].value, say)
-    layers = [f"{unit.network} {unit.layer}" for unit in source.units]
+    told, inputs, similar = _measured(describer, source, similarity, chosen[1].value, say)
+    layers = [f"{source.units[i].network} {source.units[i].layer}" for i in told]
     found, confidence = fit(inputs, similar >= RIGHT, layers)
     half = confident_half(confidence)
     figures = {
@@ -99,25 +99,27 @@ def _measured(
     similarity: Similarity,
     threads: int,
     say: Reporter,
-) -> tuple[dict[str, Values], Values]:
-    """What is known of the first description of each unit (U,), and its similarity (U,)."""
+) -> tuple[list[int], dict[str, Values], Values]:
+    """The units with a description; what is known of the first (U,), and its similarity (U,)."""
     places = range(len(source.units))
     features = annotated_features(source, places, describer.encoder(), threads, say)
     options = describer.bundle.manifest.search
     with say.stage("describe", len(features), "units") as meter:
-        best = [unit[0] for unit in hypotheses(describer, features, options, meter)]
+        found = hypotheses(describer, features, options, meter)
+    told = [i for i, unit in enumerate(found) if unit]
+    best = [found[i][0] for i in told]
     stop = describer.bundle.manifest.vocabulary.stop
-    alike = [float(describer.coherence(rows[None])[0]) for rows in features]
+    alike = [float(describer.coherence(features[i][None])[0]) for i in told]
     known = [
-        calibration_inputs(found, value, stop) for found, value in zip(best, alike, strict=True)
+        calibration_inputs(first, value, stop) for first, value in zip(best, alike, strict=True)
     ]
     inputs = {
         name: np.array([unit[name] for unit in known], np.float64)
         for name in INPUTS
         if all(unit[name] is not None for unit in known)
     }
-    phrases = [unit.phrases for unit in source.units]
-    return inputs, similarity.nearest([[found.description] for found in best], phrases)
+    phrases = [source.units[i].phrases for i in told]
+    return told, inputs, similarity.nearest([[first.description] for first in best], phrases)
 
 
 def fit(
