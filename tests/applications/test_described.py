@@ -20,7 +20,7 @@ from milan_onnx.applications.similarity import Similarity
 from milan_onnx.bundle import EncoderSpec, Level
 from tests.annotations.described import rows_of, write_described, write_rows
 from tests.conftest import Command
-from tests.toy import toy_photos
+from tests.export.toy_data import write_toy_data
 
 ROWS = ["ours", "no PMI", "greedy", "nearest described units", "shuffled", "constant"]
 
@@ -69,8 +69,8 @@ def described_run(
     milan: Command, subject: Path, bundle: Path, folder: Path, tensor: str = "relu6"
 ) -> tuple[Path, Path]:
     """A run, and a file that says of its units exactly what their labels say."""
-    photos, out = toy_photos(folder / "images"), folder / "run"
-    line = ("describe", subject, "-l", "relu6", "-i", photos, "--exemplars", 3, "--no-report")
+    photos, out = write_toy_data(folder / "data", photos=9) / "images", folder / "run"
+    line = ("describe", subject, "-l", "relu6", "-i", photos, "--exemplars", 5, "--no-report")
     done = milan(*line, "--bundle", bundle, "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
     labels = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
