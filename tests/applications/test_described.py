@@ -191,7 +191,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_s
 def test_calibration_of_any_labels(pairs: list[tuple[int, bool]], shuffle: Any) -> None:
     def bins_of(some: list[tuple[int, bool]]) -> tuple[cal.Bin, ...]:
         confidence = np.array([p / 20 for p, _ in some])
-        return cal.reliability(confidence, np.array([float(r) for _, r in some]))
+        return cal.reliability(confidence, np.array([float(r) for _, r in some]), cal.BINS)
 
     bins = bins_of(pairs)
     sizes = [part.units for part in bins]
@@ -207,9 +207,15 @@ def test_calibration_of_any_labels(pairs: list[tuple[int, bool]], shuffle: Any) 
 
 def test_perfect_and_worst_confidence() -> None:
     right = np.array([1.0, 0, 1, 0, 1, 1, 0])
-    assert cal.calibration_error(cal.reliability(right, right)) == 0
-    assert cal.calibration_error(cal.reliability(1 - right, right)) == 1
+    assert cal.calibration_error(cal.reliability(right, right, 7)) == 0
+    assert cal.calibration_error(cal.reliability(1 - right, right, 7)) == 1
     assert np.isnan(cal.calibration_error(()))
     assert cal.confident_half(np.array([0.1, 0.9, 0.9, 0.3, 0.9])) == [1, 2, 4]
     found = cal.calibration(np.array([0.9, 0.2]), np.array([0.6, 0.599]))
-    assert found["right"] == 0.5 and len(found["reliability"]) == 2
+    assert found["right"] == 0.5 and len(found["reliability"]) == 1
+
+
+@pytest.mark.parametrize(("units", "bins"), [(1, 1), (99, 1), (100, 2), (499, 9), (2000, 10)])
+def test_bins_have_fifty_units_each_where_there_are_enough(units: int, bins: int) -> None:
+    confidence = np.linspace(0, 1, units)
+    assert len(cal.reliability(confidence, np.ones(units))) == bins
