@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from milan_onnx.bundle import Strategy
 
@@ -22,7 +23,7 @@ DOT = (
 
 SHA = "08ede63989fd0b692824cdbebcbd67ed95f479e2d2ac73be2a9579e269180e4b"
 SCORES = {"pmi": 1.53, "log_p_given_exemplars": -0.45, "log_p": -6.58}
-DESCRIPTION = {"description": "red areas", "confidence": 0.71, **SCORES}
+DESCRIPTION: JsonDict = {"description": "red areas", "confidence": 0.71, **SCORES}
 
 
 class Sent(BaseModel):
