@@ -9,13 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from milan_onnx.applications.evaluate import baselines
-from milan_onnx.applications.evaluate.answers import Answer, variety, verdicts
-from milan_onnx.applications.evaluate.hypernyms import hypernyms_of
-from milan_onnx.applications.evaluate.intervals import Bootstrap
-from milan_onnx.applications.evaluate.netdissect import iou
-from milan_onnx.applications.evaluate.truth import read_truth
 from milan_onnx.applications.evaluate.virtual import (
     Pool,
     VirtualUnit,
@@ -23,6 +16,13 @@ from milan_onnx.applications.evaluate.virtual import (
     exemplar_mask,
     make_pool,
 )
+
+from milan_onnx.applications.evaluate import baselines
+from milan_onnx.applications.evaluate.answers import Answer, variety, verdicts
+from milan_onnx.applications.evaluate.hypernyms import hypernyms_of
+from milan_onnx.applications.evaluate.intervals import Bootstrap
+from milan_onnx.applications.evaluate.netdissect import iou
+from milan_onnx.applications.evaluate.truth import read_truth
 from milan_onnx.applications.reopened import Place
 from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.progress import Silent

@@ -15,15 +15,16 @@ torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
 tokenizers = pytest.importorskip("tokenizers")
 
+from milan_onnx.export.original.run import AnnotatedRecipe  # noqa: E402
+from milan_onnx.export.region_run import RegionRecipe, RegionRun  # noqa: E402
+
 from milan_onnx import bundle as contract  # noqa: E402
 from milan_onnx.bundle import Bundle, load_bundle  # noqa: E402
 from milan_onnx.cli.app import app  # noqa: E402
 from milan_onnx.errors import UsageError  # noqa: E402
 from milan_onnx.export import train  # noqa: E402
 from milan_onnx.export.onnx_export import make_tokenizer, vocabulary_spec  # noqa: E402
-from milan_onnx.export.original.run import AnnotatedRecipe  # noqa: E402
 from milan_onnx.export.recipe import RECIPES, build, load_recipe  # noqa: E402
-from milan_onnx.export.region_run import RegionRecipe, RegionRun  # noqa: E402
 from tests.export.toy_data import write_toy_data  # noqa: E402
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

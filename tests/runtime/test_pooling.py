@@ -60,7 +60,7 @@ def test_pool_is_the_average_under_the_mask() -> None:
 @pytest.mark.parametrize("resize", ["area", "bilinear"])
 def test_pools_as_the_export_wing_does(resize: str) -> None:
     torch = pytest.importorskip("torch", reason="parity wants the export extra")
-    from milan_onnx.export.pooling import pool_pyramid
+    from tests.export.pooling import pool_pyramid
 
     rng = np.random.default_rng(3)
     maps = [
