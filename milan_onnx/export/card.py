@@ -185,7 +185,7 @@ def _judged(text: str, found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _by_eye(found: Mapping[str, Any] | None) -> list[str]:
-    """What a person counted, written into quality.json by hand; retraining leaves it out."""
+    """What was counted by eye and written into quality.json by hand; it is of one bundle."""
     if not found:
         return []
     units = sum(found[verdict] for verdict in ("right", "partly", "wrong"))

@@ -262,7 +262,10 @@ class TrainingRun:
         path = data / "units.jsonl.gz"
         if not path.is_file():
             raise BadInput(f"{data} holds no {path.name}", hint="give the folder that holds it")
-        return DescribedUnits(path).chosen(lambda unit: unit.split in ("", "train"))
+        found = DescribedUnits(path).chosen(lambda unit: unit.split == "train")
+        if not found.units:
+            raise BadInput(f"{path} describes no unit to train on", hint="their split is train")
+        return found
 
     @cached_property
     def sources(self) -> dict[str, AnnotatedUnits]:
@@ -511,6 +514,7 @@ class TrainingRun:
 
     def do_features(self) -> None:
         """Export the encoder, and compute the features of all units with it."""
+        self.say(f"{len(self.annotated.units)} described units")  # bad ones are told before work
         path = self.options.work / bundle.ENCODER
         if not path.is_file():
             model = onnx_export.encoder_model(self.backbone.encoder)

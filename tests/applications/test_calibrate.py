@@ -69,7 +69,7 @@ def test_a_group_is_judged_by_the_others_only() -> None:
 
 @pytest.mark.parametrize("all_right", [True, False])
 def test_units_that_are_all_right_or_all_wrong_give_numbers(all_right: bool) -> None:
-    inputs, right, layers = planted()
+    inputs, _, layers = planted()
     found, confidence = cal.fit(inputs, np.full(UNITS, all_right), layers)
     assert np.isfinite([*found.weights.values(), found.bias, *confidence]).all()
     assert (np.round(confidence) == all_right).all()

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_onnx.applications.evaluate.answers import TOP
 from milan_onnx.annotations.virtual import concept_name
+from milan_onnx.applications.evaluate.answers import TOP
 from milan_onnx.exemplars import LayerExemplars, exemplar_masks
 from milan_onnx.geometry import Geometry
 from milan_onnx.regions import NameTable, Region, region_mask
