@@ -1,11 +1,14 @@
-"""What each idea of the training recipe is worth: short runs with and without it, on val.
+"""What each idea of a training recipe is worth, and what more described units are worth.
 
-    python benchmarks/ablation.py --data ../shared/data --work training --out ablation.json
+    python -m benchmarks.ablation --data ../shared/data --work training --out ablation.json
 
-``--work`` is a folder where the stages ``features``, ``drawings`` and ``units`` have run. Each
-variant trains the captioner and the language model for a fraction of the default bundle's steps and
-is judged by ``benchmarks/quality.py`` on the same units: planted ones, virtual ones of val, and the
-class units of EfficientNet-Lite1 on the first ``--photos``. Prints a row a variant as it comes.
+``--work`` is a folder where the stage ``features`` of the recipe has run; its features serve all
+variants. Each is the recipe without one thing: a source of units, a part of the features (reduced
+to no component; the class probabilities are made of ``mean`` and stay), the second task, the class
+probabilities, the exemplars' spread; or the recipe with a part of the described units. It is
+trained to the end, and judged on the described units of the split val by ``milan-onnx evaluate``.
+Prints a row a variant as it comes; what ``--out`` has already is not done again. ``--set`` changes
+the recipe of all variants, such as ``--set captioner.steps=1000``.
 """
 
 from __future__ import annotations
@@ -15,48 +18,37 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PARTS = ("planted", "virtual", "classes")
-STAGES = ("captioner", "refine", "lm")
-KINDS = (
-    "exact masks",
-    "coarse masks",
-    "class maps",
-    "backgrounds",
-    "pixels",
-    "outlines",
-    "drawings",
-)
+from milan_onnx.export.recipe import load_recipe
+
+SHARED = ("features", "classes.npy", "encoder.onnx")
+"""What variants take from the work folder."""
+WHOLE = "whole recipe"
+SIZES = {"classes": "class probabilities", "spread": "spread of exemplars"}
+PARTS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5}
+"""The learning curve."""
 
 
-def without_samples(*left_out: str) -> list[str]:
-    """The setting that trains on all kinds of samples but these."""
-    return [f"samples={json.dumps([kind for kind in KINDS if kind not in left_out])}"]
-
-
-def both(setting: str) -> list[str]:
-    """A setting for the units of both loops."""
-    return [f"units.{setting}", f"mixed.{setting}"]
-
-
-# Each idea of the recipe, and the settings that take it away.
-VARIANTS = {
-    "": [],
-    "real-units": both("real=0"),
-    "class-probabilities": ["classes=false"],
-    "class-maps": without_samples("class maps", "backgrounds"),
-    "coarse-masks": without_samples("coarse masks"),
-    "general-names": both("mix.general=0"),
-    "siblings": both("siblings=0"),
-    "pixels": [*both("mix.pixels=0"), *both("mix.colour=0"), *both("mix.coloured=0")],
-    "drawings": without_samples("drawings"),
-    "distractors": both("clean=1"),
-    "fewer-exemplars": ["captioner.fewer_exemplars=0"],
-    "noise": ["captioner.noise=0"],
-    "refine": ["refine.steps=0"],
-}
+def variants(recipe: str, changes: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Each variant's settings, by what it is called."""
+    table = load_recipe(recipe, changes)
+    found: dict[str, list[str]] = {WHOLE: []}
+    for source, share in table.get("shares", {}).items():
+        if source != "annotated" and share > 0:
+            found[f"without units of {source}"] = [f"shares.{source}=0"]
+    for part in table["parts"]:
+        found[f"without the part {part}"] = [f"sizes.reduced.{part}=0"]
+    if table["captioner"].get("meaning"):
+        found["without meaning"] = ["captioner.meaning=0"]
+    for name, what in SIZES.items():
+        if table["sizes"].get(name):
+            found[f"without {what}"] = [f"sizes.{name}=false"]
+    for name, part in PARTS.items():
+        found[f"{name} of the units"] = [f"part={part}"]
+    return found
 
 
 def main() -> None:
@@ -64,54 +56,55 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON of all figures")
-    parser.add_argument(
-        "--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="ideas to leave out"
-    )
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--variants", nargs="*", help="only these, by name")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--photos", type=int, default=3000, help="for the class units")
     given = parser.parse_args()
+    known = variants(given.recipe, given.changes)
+    if unknown := [name for name in given.variants or () if name not in known]:
+        parser.error(f"no variant is called {unknown[0]!r}; there are {', '.join(known)}")
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    for variant in given.variants:
-        name = variant or "whole recipe"
+    for name in given.variants or known:
         if name not in results:
-            results[name] = judge(train(given, variant), given)
+            results[name] = judge(train(given, name, known[name]), given)
             given.out.write_text(json.dumps(results, indent=1))
         print(name, json.dumps(results[name]), flush=True)
 
 
-def train(given: argparse.Namespace, variant: str) -> Path:
-    """A bundle of the short recipe without one idea; its path."""
-    folder = given.work / "ablation" / (variant or "whole")
+def train(given: argparse.Namespace, name: str, settings: Sequence[str]) -> Path:
+    """The bundle of a variant."""
+    folder = given.work / "ablation" / name.replace("/", "-of-").replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    for shared in ("features", "drawings", "units", "encoder.onnx"):
-        if not (folder / shared).exists():
+    for shared in SHARED:
+        if (given.work / shared).exists() and not (folder / shared).exists():
             (folder / shared).symlink_to((given.work / shared).resolve())
-    tool = str(Path(sys.executable).with_name("milan-onnx"))
-    command = [tool, "train", "short", "--data", str(given.data), "--work", str(folder)]
-    command += ["--threads", str(given.threads), "--device", "cpu"]
-    command += [part for stage in STAGES for part in ("--stage", stage)]
-    command += [part for setting in VARIANTS[variant] for part in ("--set", setting)]
-    export = [tool, "export", str(folder), "--out", str(folder / "bundle"), "--overwrite"]
-    with (folder / "log.txt").open("w") as log:
-        for line in (command, export):
-            subprocess.run(line, check=True, stdout=log, stderr=log, env=quiet(given.threads))
+    line = ["train", given.recipe, "--data", given.data, "--work", folder, "--device", "cpu"]
+    line += ["--threads", given.threads, "--seed", given.seed]
+    line += [part for change in (*given.changes, *settings) for part in ("--set", change)]
+    with (folder / "log.txt").open("a") as log:
+        run(line, given.threads, stdout=log, stderr=log)
+        export = ["export", folder, "--out", folder / "bundle", "--overwrite"]
+        run(export, given.threads, stdout=log, stderr=log)
     return folder / "bundle"
 
 
 def judge(bundle: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The figures that benchmarks/quality.py gives."""
-    out = bundle.parent / "quality.json"
-    command = [sys.executable, str(Path(__file__).with_name("quality.py")), "--bundle", str(bundle)]
-    command += ["--data", str(given.data), "--work", str(given.work / "ablation" / "judged")]
-    command += ["--out", str(out), "--limit", str(given.photos), "--parts", *PARTS]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=quiet(given.threads))
-    found = json.loads(out.read_text())
-    figures = {part: found[part]["rows"][0]["figures"] for part in ("virtual", "classes")}
-    return {"planted": found["planted"]["share_right"], **figures}
+    """Figures of its descriptions, by column."""
+    line = ["evaluate", "--units", given.data / "units.jsonl.gz", "--split", "val", "--json"]
+    line += ["--no-nearest", "--bundle", bundle, "--device", "cpu", "--quiet"]
+    found = json.loads(run(line, given.threads, stdout=subprocess.PIPE).stdout)
+    figures: dict[str, Any] = found["rows"][0]["figures"]
+    return figures
 
 
-def quiet(threads: int) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+def run(line: Sequence[Any], threads: int, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """``milan-onnx`` with a command line."""
+    tool = Path(sys.executable).with_name("milan-onnx")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [str(tool), *map(str, line)]
+    return subprocess.run(command, check=True, text=True, env=environment, **streams)
 
 
 if __name__ == "__main__":

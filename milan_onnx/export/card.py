@@ -97,9 +97,9 @@ labels of other units {shuffled} would be (`milan-onnx selftest`; docs/selftest.
 NOT_MEASURED = "Not measured yet: see benchmarks/quality.py."
 DESCRIBED = """### Described units of a network that was not trained on
 
-{units} units of {network} of coherence {least_coherence:g} and more (`milan-onnx evaluate --units
-units.jsonl.gz --split {split}`; docs/evaluate.md says what is measured). Search settings and
-confidences were chosen on them."""
+{units_coherent} units of {networks} of coherence {least_coherence:g} and more (`milan-onnx evaluate
+--units units.jsonl.gz --split {split}`; docs/evaluate.md says what is measured). Search settings
+and confidences were chosen on them."""
 VIRTUAL = """### Virtual units of the split "{split}"
 
 {units} units of {concepts} concepts, none of whose photos was trained on (`milan-onnx evaluate
@@ -110,8 +110,9 @@ CLASSES = """### The last layer of EfficientNet-Lite1
 network was not used in training."""
 CONFIDENCE = """### Confidence
 
-{units} units; right is a similarity of at least {right:g}. Expected calibration error
-{error:.3f}, by cross-validation over layers; similarity of the more confident half {half:.3f}."""
+{units} units; right is a similarity of at least {right_from:g}. Expected calibration error
+{expected_calibration_error:.3f}, by cross-validation over layers; similarity of all
+{similarity:.3f}, of the more confident half {similarity_of_confident_half:.3f}."""
 BY_EYE = (
     "### By eye\n\n"
     "Of {units} random units of {where}, looked at before the label was shown, {right} labels were "
@@ -178,6 +179,7 @@ def _judged(text: str, found: Mapping[str, Any] | None) -> list[str]:
     if not found:
         return []
     counts = {**found.get("settings", {}), **found.get("counts", {})}
+    counts["networks"] = ", ".join(counts.get("networks", ()))
     columns = found["columns"]
     lines = [["", *columns.values()], ["---"] * (len(columns) + 1)]
     named = {row["name"]: row["figures"] for row in found["rows"]}
@@ -189,7 +191,7 @@ def _judged(text: str, found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _by_eye(found: Mapping[str, Any] | None) -> list[str]:
-    """What a person counted, written into quality.json by hand; retraining leaves it out."""
+    """What was counted by eye and written into quality.json by hand; it is of one bundle."""
     if not found:
         return []
     units = sum(found[verdict] for verdict in ("right", "partly", "wrong"))

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -22,8 +23,8 @@ from milan_onnx.files import sha256_bytes
 from milan_onnx.regions import SMALLEST, blob_of, random_blob
 
 SIZE = 224
-DRAWN = 2000
-"""Drawings that units are made of."""
+DRAWN, FEW = 2000, 120
+"""Drawings that units are made of, at most and at least; else four a unit."""
 SHARES = {"name": 0.55, "colour": 0.3, "coloured": 0.15}
 """What units share."""
 PAIRS = 0.2
@@ -74,7 +75,8 @@ class DrawnUnits:
 
     def __init__(self, count: int, exemplars: int, seed: int) -> None:
         self._key = (count, exemplars, seed)
-        self._drawings = [draw(np.random.default_rng((seed, 77, n))) for n in range(DRAWN)]
+        drawn = min(DRAWN, FEW + 4 * count)
+        self._drawings = [draw(np.random.default_rng((seed, 77, n))) for n in range(drawn)]
         self._groups = _groups(self._drawings)
         rngs = [np.random.default_rng((seed, 78, number)) for number in range(count)]
         self._chosen = [self._unit(rng, exemplars) for rng in rngs]
@@ -94,10 +96,10 @@ class DrawnUnits:
         found = self._groups[kind][first]
         again = len(found) < exemplars
         shown = rng.choice(found, exemplars - min(odd, exemplars - 1), replace=again).tolist()
-        shown += rng.integers(0, DRAWN, exemplars - len(shown)).tolist()
+        shown += rng.integers(0, len(self._drawings), exemplars - len(shown)).tolist()
         return (f"{first} areas" if kind == "colour" else first), shown
 
-    @property
+    @cached_property
     def units(self) -> Sequence[AnnotatedUnit]:
         """All units."""
         return [

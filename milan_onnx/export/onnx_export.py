@@ -115,12 +115,17 @@ def write_bundle(
     for name, model in graphs.items():
         write_bytes(folder / name, model.SerializeToString(deterministic=True))
     if info.vectors is not None:
-        file = io.BytesIO()
-        np.save(file, info.vectors)
-        write_bytes(folder / bundle.WORD_VECTORS, file.getvalue())
+        write_array(folder / bundle.WORD_VECTORS, info.vectors)
     write_bytes(folder / bundle.TOKENIZER, make_tokenizer(words).to_str(pretty=True).encode())
     write_bytes(folder / bundle.MODEL_CARD, info.card.encode())
     return bundle.write_manifest(folder, _manifest(backbone, captioner, lm, vocabulary, info))
+
+
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    """Write a whole .npy file atomically."""
+    file = io.BytesIO()
+    np.save(file, values)
+    write_bytes(path, file.getvalue())
 
 
 def _manifest(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from milan_onnx.errors import UsageError
 
@@ -112,6 +112,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         kind = next(part for part in inner if part is not type(None))
         return _value(kind, value, where)
+    if origin is Literal and value not in inner:
+        raise UsageError(f"{where} is {value!r}", hint=f"give {' or '.join(map(str, inner))}")
     if is_dataclass(kind) and isinstance(value, Mapping):
         return build(kind, value, where)  # type: ignore[arg-type]
     if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):

@@ -262,11 +262,14 @@ class TrainingRun:
         path = data / "units.jsonl.gz"
         if not path.is_file():
             raise BadInput(f"{data} holds no {path.name}", hint="give the folder that holds it")
-        return DescribedUnits(path).chosen(lambda unit: unit.split in ("", "train"))
+        found = DescribedUnits(path).chosen(lambda unit: unit.split == "train")
+        if not found.units:
+            raise BadInput(f"{path} describes no unit to train on", hint="their split is train")
+        return found
 
     @cached_property
     def sources(self) -> dict[str, AnnotatedUnits]:
-        """Everything that is learned from, by its name in the recipe."""
+        """Everything that is learned from, by its name in the recipe; described units first."""
         made: dict[str, Callable[[], AnnotatedUnits]] = {
             "annotated": lambda: self.annotated,
             "mirrored": lambda: MirroredUnits(self.annotated),
@@ -274,12 +277,22 @@ class TrainingRun:
             "classes": self._classes,
             "drawings": lambda: DrawnUnits(self.recipe.drawings, self.recipe.exemplars, self._seed),
         }
-        for name in self.recipe.shares:
+        shares = self.recipe.shares
+        for name in shares:
             if name not in made:
                 raise UsageError(
                     f"no source is named {name!r}", hint=f"known are {', '.join(made)}"
                 )
-        return {name: made[name]() for name, share in self.recipe.shares.items() if share > 0}
+        if shares.get("annotated", 0) <= 0:
+            raise UsageError(
+                "shares.annotated is 0: nothing tells when the weights are best",
+                hint="give described units a share, however small",
+            )
+        found = {name: make() for name, make in made.items() if shares.get(name, 0) > 0}
+        for name, source in found.items():
+            if not source.units:
+                raise BadInput(f"the source {name} has no unit to train on", hint="leave it out")
+        return found
 
     @property
     def _seed(self) -> int:
@@ -300,7 +313,7 @@ class TrainingRun:
         path = self.options.work / ODDS
         if not path.is_file():
             odds = class_odds(source, self.encoder, head, self.options.workers, self.options.say)
-            np.save(path, odds.astype(np.float16))
+            onnx_export.write_array(path, odds.astype(np.float16))
         odds = np.load(path).astype(np.float32)
         return ClassUnits(source, odds, self.recipe.classes, self._seed)
 
@@ -451,10 +464,16 @@ class TrainingRun:
 
     def _reduced(self) -> int:
         """Length of the features that principal components are left of; 0: none are taken."""
-        wanted = self.recipe.sizes.reduced
-        return (
-            sum(wanted.get(part, width) for part, width in self._widths().items()) if wanted else 0
-        )
+        wanted, widths = self.recipe.sizes.reduced, self._widths()
+        for part, length in wanted.items():
+            if part not in bundle.PARTS or not 0 <= length <= widths.get(part, length):
+                known = ", ".join(f"{name} {width}" for name, width in widths.items())
+                raise UsageError(
+                    f"sizes.reduced.{part} cannot be {length}", hint=f"parts and lengths: {known}"
+                )
+        if wanted and not self.recipe.sizes.projection:
+            raise UsageError("sizes.reduced wants a sizes.projection", hint="set both or neither")
+        return sum(wanted.get(part, width) for part, width in widths.items()) if wanted else 0
 
     def language_model(self) -> LanguageModel:
         """A language model of the recipe's sizes, untrained."""
@@ -495,6 +514,7 @@ class TrainingRun:
 
     def do_features(self) -> None:
         """Export the encoder, and compute the features of all units with it."""
+        self.say(f"{len(self.annotated.units)} described units")  # bad ones are told before work
         path = self.options.work / bundle.ENCODER
         if not path.is_file():
             model = onnx_export.encoder_model(self.backbone.encoder)
@@ -550,11 +570,14 @@ class TrainingRun:
 
     def do_vectors(self) -> None:
         """Make the word vectors."""
-        if self.recipe.vectors is not None:
-            made = train_vectors(
-                self.examples[0].text, self.encoding, self.recipe.vectors, self._seed, self.say
-            )
-            np.save(self.options.work / VECTORS, made)
+        plan, out = self.recipe.vectors, self.options.work / VECTORS
+        if plan is None:
+            return
+        if out.is_file():
+            self.say(f"vectors: {out} is there, nothing to do")
+            return
+        made = train_vectors(self.examples[0].text, self.encoding, plan, self._seed, self.say)
+        onnx_export.write_array(out, made)
 
     # --- bundle ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from milan_onnx.bundle import VocabularySpec
+from milan_onnx.errors import UsageError
 from milan_onnx.export.captioner import Captioner, Memory
 from milan_onnx.export.language_model import LanguageModel
 from milan_onnx.export.loop import LoopPlan, Training
@@ -85,8 +86,16 @@ class Examples:
 
     @staticmethod
     def joined(parts: Sequence[Examples], shares: Sequence[float]) -> Examples:
-        """Several, of which each is drawn for its share of the whole."""
+        """Several, of which each is drawn for its share of the whole.
+
+        Raises UsageError where all are empty.
+        """
         full = [(part, share) for part, share in zip(parts, shares, strict=True) if len(part)]
+        if not full:
+            raise UsageError(
+                "no unit is left to train on, or none is held out",
+                hint="give more units, or other `held_out` and `part`",
+            )
         return Examples(
             np.concatenate([part.unit for part, _ in full]),
             tuple(text for part, _ in full for text in part.text),

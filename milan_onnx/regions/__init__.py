@@ -5,7 +5,7 @@ Training reads them to make virtual units, evaluation to judge with others.
 
 from __future__ import annotations
 
-from milan_onnx.regions.blobs import SMALLEST, blob_of, enlarge, random_blob
+from milan_onnx.regions.blobs import SMALLEST, blob_of, random_blob
 from milan_onnx.regions.names import COLOUR_LABEL, NAMES, Names, NameTable
 from milan_onnx.regions.reading import (
     REGIONS,
@@ -15,8 +15,6 @@ from milan_onnx.regions.reading import (
     cut_image,
     cut_mask,
     decode_rle,
-    mask_shape,
-    random_view,
     read_regions,
     region_mask,
     run_lengths,
@@ -36,10 +34,7 @@ __all__ = [
     "cut_image",
     "cut_mask",
     "decode_rle",
-    "enlarge",
-    "mask_shape",
     "random_blob",
-    "random_view",
     "read_regions",
     "region_mask",
     "run_lengths",

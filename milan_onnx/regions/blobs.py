@@ -21,16 +21,16 @@ def blob_of(mask: Mask, rng: np.random.Generator) -> Mask:
     size = mask.shape[0]
     grid = int(rng.choice(GRIDS))
     moved = np.roll(mask, rng.integers(-size // 18, size // 18 + 1, 2), axis=(0, 1))
-    return enlarge(_cells(moved, grid), size, float(rng.uniform(0.25, 0.7)))
+    return _enlarged(_cells(moved, grid), size, float(rng.uniform(0.25, 0.7)))
 
 
 def random_blob(size: int, rng: np.random.Generator) -> Mask:
     """A mask (size, size) of a few per cent of the frame, anywhere."""
     grid = int(rng.choice([4, 7, 14]))
-    return enlarge(rng.random((grid, grid)) ** 2, size, float(rng.uniform(0.6, 0.85)))
+    return _enlarged(rng.random((grid, grid)) ** 2, size, float(rng.uniform(0.6, 0.85)))
 
 
-def enlarge(cells: NDArray[np.floating[Any]], size: int, threshold: float) -> Mask:
+def _enlarged(cells: NDArray[np.floating[Any]], size: int, threshold: float) -> Mask:
     """Where cells (h, w), upsampled to (size, size), pass a share of their largest value."""
     plane = Image.fromarray(cells.astype(np.float32))
     large = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))

@@ -71,9 +71,6 @@ class View:
     side: float
     """Side in pixels of the photo."""
 
-    flip: bool = False
-    """Mirror it left to right."""
-
 
 def read_regions(data: Path) -> list[Region]:
     """Read ``regions.jsonl.gz`` of a data folder.
@@ -210,13 +207,6 @@ def centre_view(width: int, height: int) -> View:
     return View((width - side) / 2, (height - side) / 2, side)
 
 
-def random_view(width: int, height: int, rng: np.random.Generator) -> View:
-    """A square of 60 to 100 % of the shorter side, anywhere, mirrored half of the time."""
-    side = float(min(width, height) * rng.uniform(0.6, 1.0))
-    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    return View(float(left), float(top), side, bool(rng.random() < 0.5))
-
-
 def cut_image(photo: Image.Image, view: View, size: int) -> NDArray[np.uint8]:
     """The view of an RGB photo as uint8 (size, size, 3)."""
     return np.asarray(_cut(photo, view, size, Image.Resampling.BILINEAR), dtype=np.uint8)
@@ -230,36 +220,4 @@ def cut_mask(mask: NDArray[np.bool_], view: View, size: int) -> NDArray[np.bool_
 
 def _cut(image: Image.Image, view: View, size: int, how: Image.Resampling) -> Image.Image:
     box = (view.left, view.top, view.left + view.side, view.top + view.side)
-    cut = image.resize((size, size), how, box=box)
-    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else cut
-
-
-def mask_shape(mask: NDArray[np.bool_]) -> str:
-    """``round``, ``rectangular``, ``long`` or nothing; nothing too where the frame cuts it off."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size or _is_cut(mask):
-        return ""
-    height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
-    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if min(height, width) < 8 or _elongation(box) > 4:
-        return "long" if _elongation(box) > 4 and box.mean() > 0.1 else ""
-    if box.mean() > 0.93:
-        return "rectangular"
-    y, x = np.mgrid[0:height, 0:width]
-    ellipse = ((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2 <= 0.25
-    overlap = (ellipse & box).sum() / (ellipse | box).sum()
-    return "round" if overlap > 0.9 and 0.8 < width / height < 1.25 else ""
-
-
-def _is_cut(mask: NDArray[np.bool_]) -> bool:
-    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-    return any(bool(edge.any()) for edge in edges)
-
-
-def _elongation(box: NDArray[np.bool_]) -> float:
-    """Length over width of the region, from its second moments."""
-    points = np.argwhere(box).astype(np.float64)
-    if len(points) < 3:
-        return 1.0
-    small, large = np.linalg.eigvalsh(np.cov(points.T))
-    return float(np.sqrt(large / max(small, 1e-6)))
+    return image.resize((size, size), how, box=box)

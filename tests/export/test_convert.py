@@ -26,7 +26,6 @@ from milan_onnx.errors import BadInput  # noqa: E402
 from milan_onnx.export.original.checkpoint import read_checkpoint  # noqa: E402
 from milan_onnx.export.original.convert import convert, modules  # noqa: E402
 from milan_onnx.export.original.pickles import Refused, load_pickle  # noqa: E402
-from milan_onnx.export.pooling import pool_pyramid  # noqa: E402
 from milan_onnx.runtime import Describer  # noqa: E402
 from milan_onnx.runtime import search as searching  # noqa: E402
 from milan_onnx.runtime.device import Device  # noqa: E402
@@ -39,6 +38,7 @@ from tests.export.original import (  # noqa: E402
     shuffled_words,
     write_standin,
 )
+from tests.export.pooling import pool_pyramid  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared/reference/original"
 STOP = len(WORDS) + 1

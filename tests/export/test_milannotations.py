@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+
 from milan_onnx.annotations import (  # noqa: E402
     FeatureCache,
     Milannotations,
@@ -25,11 +26,10 @@ from milan_onnx.errors import BadInput  # noqa: E402
 from milan_onnx.export import train  # noqa: E402
 from milan_onnx.export.backbones import build_backbone  # noqa: E402
 from milan_onnx.export.onnx_export import encoder_model  # noqa: E402
-from milan_onnx.export.original.training import Sentences, vocabulary  # noqa: E402
-from milan_onnx.export.pooling import pool_pyramid  # noqa: E402
 from milan_onnx.progress import Lines  # noqa: E402
 from milan_onnx.runtime import Device, Encoder  # noqa: E402
 from tests.export.milannotations import write_annotations, write_imagenet, write_network  # noqa: E402
+from tests.export.pooling import pool_pyramid  # noqa: E402
 
 NETWORK = "alexnet/places365"
 
@@ -155,9 +155,6 @@ def test_splits_are_seeded_and_by_unit(tmp_path: Path) -> None:
     split = split_units(units, 0.2, 3)
     assert split == split_units(units[::-1], 0.2, 3) != split_units(units, 0.2, 4)
     assert len(split.val) == 2 and not set(split.val) & set(split.train)
-    words = vocabulary(units, split)
-    seen = {w for t in Sentences.of(units, split.train).text for w in t.split()}
-    assert set(words) == seen
 
 
 def test_cached_features_are_those_of_the_torch_encoder(tmp_path: Path) -> None:
@@ -181,13 +178,16 @@ def test_cached_features_are_those_of_the_torch_encoder(tmp_path: Path) -> None:
 
 
 RECIPE = """
-kind = "milannotations"
+annotations = "milannotations"
 name = "tiny"
 version = "1"
 group = "alexnet/places365"
 backbone = "resnet18"
+style = "sentences"
+rounded = false
 held_out = 0.2
 exemplars = 4
+[sizes]
 embedding = 8
 hidden = 12
 attention = 8
@@ -199,6 +199,8 @@ layers = 2
 steps = 12
 batch = 8
 validate_every = 4
+alike = false
+penalty = 1.0
 [lm]
 steps = 12
 batch = 8
@@ -211,13 +213,21 @@ def test_a_captioner_is_trained_and_exported(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE)
     work = tmp_path / "work"
-    train.train(str(recipe), tmp_path / "data", work)
+    run = train.train(str(recipe), tmp_path / "data", work)
     made = train.export(work, tmp_path / "out")
     assert made.manifest.vocabulary.style == "sentences"
     assert made.manifest.encoder.mask_resize == "bilinear"
     split = json.loads((work / "split.json").read_text())
     assert len(split["val"]) == 2 and len(split["train"]) == 9
-    assert "9" not in made.manifest.name and load_bundle(tmp_path / "out")
+    assert made.manifest.encoder.parts == ("mean",) and made.manifest.calibration is None
+    assert load_bundle(tmp_path / "out").sha256 == made.sha256
+    seen = {u.key: {w for text in u.phrases for w in text.split()} for u in run.annotated.units}
+    known = set(run.encoding.words)
+    assert known == set().union(*(seen[key] for key in split["train"]))
+    # No sentence of a held-out unit is learned from, by either network.
+    rows = [run.annotated.units[row].key for row in run.examples[0].unit.tolist()]
+    assert set(rows) == set(split["train"]) and len(rows) == 3 * 9
+    assert {run.annotated.units[row].key for row in run.examples[1].unit} == set(split["val"])
     again = tmp_path / "again"
     shutil.copytree(work, again, ignore=shutil.ignore_patterns("captioner*", "lm*"))
     train.train(str(recipe), tmp_path / "data", again)
@@ -232,12 +242,14 @@ LARGE = """
 import resource, sys, time
 from pathlib import Path
 import numpy as np
-from milan_onnx.annotations import Milannotations, split_units
-from milan_onnx.export.original.training import Sentences, captioner_training, vocabulary
-from milan_onnx.export.onnx_export import vocabulary_spec
-from milan_onnx.export.training import Encoding
+from milan_onnx.annotations import Milannotations
 from milan_onnx.export.captioner import Captioner, CaptionerConfig
 from milan_onnx.export.loop import LoopPlan, train
+from milan_onnx.export.onnx_export import vocabulary_spec
+from milan_onnx.export.recipe import build, load_recipe
+from milan_onnx.export.run import Options, Recipe, TrainingRun
+from milan_onnx.export.training import captioner_training
+from milan_onnx.progress import Silent
 root = Path(sys.argv[1])
 started = time.perf_counter()
 data = Milannotations(root / "data", ["alexnet/places365"])
@@ -246,14 +258,14 @@ assert len(data.units) == 20_000, len(data.units)
 _, frame = next(data.frames([data.photo(12_345, 3)], 224))
 assert frame.shape == (224, 224, 3)
 features = np.lib.format.open_memmap(root / "f.npy", "w+", np.float16, (20_000, 15, 3904))
-split = split_units(data.units, 0.05, 0)
-words = vocabulary(data.units, split)
-encoding = Encoding(words, vocabulary_spec(words))
-model = Captioner(CaptionerConfig(3904, encoding.spec.size, 128, 64, 64))
-parts = [Sentences.of(data.units, keys) for keys in (split.train, split.val[:50])]
-what = captioner_training(model, features, *parts, encoding, np.random.default_rng(0),
-                          batch=64, penalty=1.0, length=15, recipe="x")
-train(what, LoopPlan(steps=6, batch=64, validate_every=3), root / "captioner.pt", print)
+table = load_recipe("milan", ["group=alexnet/places365", "held_out=0.0025"])
+recipe = build(Recipe, table, "milan")
+run = TrainingRun(Options(recipe, root / "data", root / "work", Silent()))
+model = Captioner(CaptionerConfig(3904, run.encoding.spec.size, 128, 64, 64))
+plan = LoopPlan(steps=6, batch=64, validate_every=3, penalty=1.0)
+what = captioner_training(model, features, np.full(20_000, 15), *run.examples, run.encoding,
+                          np.random.default_rng(0), plan, length=15, recipe="x")
+train(what, plan, root / "captioner.pt", print)
 print(opened, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ ort = pytest.importorskip("onnxruntime")
 from milan_onnx.export import onnx_export as export  # noqa: E402
 from milan_onnx.export.backbones import ClassHead, build_backbone  # noqa: E402
 from milan_onnx.export.captioner import Captioner, CaptionerConfig, Memory  # noqa: E402
+from milan_onnx.export.components import principal_components  # noqa: E402
 from milan_onnx.export.language_model import (  # noqa: E402
     LanguageModel,
     LanguageModelConfig,
@@ -35,7 +37,20 @@ NARROW = CaptionerConfig(
     projection=20,
     classes=7,
 )
-CONFIGS = {"paper": PAPER, "paper-resnet18": PAPER_RESNET18, "default-form": NARROW}
+WIDTHS = {"mean": 60, "spread": 60, "ring": 60, "frame": 60, "geometry": 25}
+REDUCED = {"mean": 12, "spread": 8, "ring": 8, "frame": 6}
+# Of all parts, as the default bundle has it: the encoder's last level is not the last of them.
+ALL_PARTS = replace(
+    NARROW, features=265, reduced=34 + 25, spread=True, meaning=9, noise=0.2, feature_dropout=0.3
+)
+CONFIGS = {
+    "paper": PAPER,
+    "paper-resnet18": PAPER_RESNET18,
+    "projected": NARROW,
+    "spread": replace(NARROW, spread=True, classes=0),
+    "all-parts": ALL_PARTS,
+}
+HEAD = slice(48, 60)
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -52,15 +67,25 @@ def close(a: Any, b: Any) -> None:
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=TOLERANCE, rtol=TOLERANCE)
 
 
+def made(config: CaptionerConfig) -> Captioner:
+    """A captioner with random weights, statistics, components and classifier."""
+    torch.manual_seed(3)
+    module = Captioner(config, HEAD)
+    if module.inputs is not None:
+        mean, std = torch.randn(config.features), torch.rand(config.features) + 0.5
+        standard = torch.randn(400, config.features)
+        components = principal_components(standard, WIDTHS, REDUCED) if config.reduced else None
+        module.inputs.set_statistics(mean, std, components)
+        if config.classes:
+            module.inputs.set_classifier(ClassHead(torch.randn(7, 12), torch.randn(7)))
+    return module.eval()
+
+
 @pytest.fixture(params=CONFIGS, ids=list(CONFIGS))
 def captioner(request: pytest.FixtureRequest) -> Captioner:
-    torch.manual_seed(3)
-    config = CONFIGS[request.param]
-    module = Captioner(config, head_channels=12)
-    if module.inputs is not None:
-        module.inputs.set_statistics(torch.randn(60), torch.rand(60) + 0.5)
-        module.inputs.set_classifier(ClassHead(torch.randn(7, 12), torch.randn(7)))
-    export.round_weights(module.eval())
+    """As bundles have it: folded and rounded."""
+    module = made(CONFIGS[request.param]).folded()
+    export.round_weights(module)
     return module
 
 
@@ -96,18 +121,47 @@ def test_captioner_follows_pytorch_over_ragged_steps(captioner: Captioner) -> No
             },
         )
         row_unit = unit[parent]
-        log_prob, h, c, _ = captioner.step(
+        h, c, _ = captioner.step(
             torch.from_numpy(token),
             Memory(memory.values[row_unit], memory.keys[row_unit]),
             torch.from_numpy(state["h_in"][parent]),
             torch.from_numpy(state["c_in"][parent]),
         )
+        log_prob = captioner.log_probs(h)
         close(out["log_prob"], log_prob.topk(4).values)
         close(np.take_along_axis(log_prob.numpy(), out["next_token"], 1), out["log_prob"])
         close(out["target_log_prob"], log_prob[target[0], target[1]])
         close(out["h"], h)
         close(out["c"], c)
         unit, state = row_unit, {"h_in": out["h"], "c_in": out["c"]}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["projected", "all-parts"])
+def test_a_folded_captioner_is_the_same_function(name: str) -> None:
+    whole = made(CONFIGS[name])
+    folded, rng = whole.folded(), np.random.default_rng(1)
+    assert folded.config.reduced == folded.config.meaning == 0 and folded.meaning is None
+    features = torch.from_numpy(3 * rng.standard_normal((6, 4, whole.config.features))).float()
+    tokens = torch.from_numpy(rng.integers(0, whole.config.vocabulary, (6, 5)))
+    for expected, found in zip(whole(features, tokens), folded(features, tokens), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert whole(features, tokens)[0].std() > 0.01
+    again = folded.folded()
+    for name, value in folded.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_class_probabilities_are_of_the_head_s_features_alone() -> None:
+    module = made(NARROW)
+    assert module.inputs is not None
+    features = torch.randn(2, 3, 60)
+    before = module.inputs.prepared(features)[..., 60:]
+    logits = features[..., 48:] @ module.inputs.class_weight.T + module.inputs.class_bias
+    torch.testing.assert_close(before, 8 * logits.softmax(-1).sqrt())
+    features[..., :48] += 1
+    torch.testing.assert_close(module.inputs.prepared(features)[..., 60:], before)
 
 
 @torch.no_grad()
