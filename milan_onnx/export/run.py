@@ -585,7 +585,8 @@ class TrainingRun:
         """Both networks with the weights that the stages left, and their held-out losses."""
         captioner, lm, losses = self.captioner(), self.language_model(), {}
         for model, name in ((captioner, "captioner"), (lm, "lm")):
-            saved = torch.load(self.options.work / f"{name}.pt", weights_only=True)
+            path = self.options.work / f"{name}.pt"
+            saved = torch.load(path, weights_only=True, map_location="cpu")
             model.load_state_dict(saved["state"])
             losses[name] = float(saved["val"])
         return captioner.folded(), lm, losses
