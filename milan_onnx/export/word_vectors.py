@@ -84,7 +84,8 @@ def _batch(told: Tensor, rng: np.random.Generator) -> Tensor:
     anchors = torch.from_numpy(rng.integers(0, len(told), ANCHORS))
     near = (told[anchors] @ told.T).topk(min(AMONG, len(told)), dim=1).indices
     which = torch.from_numpy(rng.integers(0, near.shape[1], (ANCHORS, NEAR)))
-    return torch.unique(torch.cat([anchors, near.gather(1, which).flatten()]))
+    rows: Tensor = torch.unique(torch.cat([anchors, near.gather(1, which).flatten()]))
+    return rows
 
 
 def _loss(words: Tensor, told: Tensor) -> Tensor:
