@@ -69,7 +69,8 @@ def planted(given: argparse.Namespace) -> Any:
 
 def described(given: argparse.Namespace) -> Any:
     line = ["evaluate", "--units", given.data / "units.jsonl.gz", "--split", "val", "--json"]
-    return json.loads(milan(*line, "--features", given.work / "nearest", *bundle(given)))
+    kept = given.work / "features" / "annotated"  # what training has computed already
+    return json.loads(milan(*line, "--features", kept, *bundle(given)))
 
 
 def confidence(given: argparse.Namespace) -> Any:

@@ -275,7 +275,7 @@ class SearchDefaults:
     that the others agree with most; ``beam``: beam search on log p(d|E) alone; ``greedy``: a beam
     of one."""
 
-    sharpness: float = 0.5
+    sharpness: float = 1.0
     """``consensus``: hypotheses count by exp(sharpness * PMI); 0: all alike."""
 
     legacy: bool = False

@@ -21,7 +21,7 @@ ROWS = [
         *("machine", "making", "markdown", "progress", "wording"),
     },
     {"bundle", "regions", "exemplar_folder"},
-    {"subject", "probe", "region_shape"},
+    {"subject", "probe"},
     {"planted"},
     {"runtime", "exemplars", "labels"},
     {"run", "doctor", "generator", "annotations"},

@@ -6,12 +6,14 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from milan_onnx.bundle import (
+    ENCODER,
     PARTS,
     REQUIRED,
     WORD_VECTORS,
@@ -22,7 +24,7 @@ from milan_onnx.bundle import (
     write_manifest,
 )
 from milan_onnx.errors import BundleError
-from milan_onnx.runtime import Describer, Device
+from milan_onnx.runtime import Device, Encoder
 from tests.conftest import Command
 from tests.toy import toy_bundle
 
@@ -71,9 +73,7 @@ def test_parts_and_calibration_read_back_as_written(tmp_path: Path) -> None:
 def test_format_1_has_the_part_mean_alone(tmp_path: Path) -> None:
     manifest = load_bundle(changed(tmp_path / "b", ["format_version"], 1)).manifest
     assert manifest.encoder.parts == ("mean",)
-    assert load_bundle().manifest.encoder.features == sum(
-        level.channels for level in load_bundle().manifest.encoder.levels
-    )
+    assert manifest.encoder.features == sum(level.channels for level in manifest.encoder.levels)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_each_file_is_needed_and_checked(bundle_path: Path, tmp_path: Path, name
 def test_the_built_in_bundle_is_whole_and_small() -> None:
     bundle = load_bundle()
     assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 30_000_000
-    assert bundle.manifest.search.beam_size == 50
-    assert bundle.manifest.search.pmi_weight == pytest.approx(0.3)
+    assert bundle.manifest.search.beam_size >= 10
+    assert 0 < bundle.manifest.search.pmi_weight < 1
     card = bundle.file("MODEL_CARD.md").read_text(encoding="utf-8")
     for word in ("Training data", "licences", "Figures"):
         assert word in card
@@ -141,7 +141,8 @@ def test_the_built_in_bundle_is_whole_and_small() -> None:
 
 def test_the_built_in_encoder_gives_its_levels() -> None:
     bundle = load_bundle()
-    encoder = Describer(bundle, Device("cpu")).encoder()
+    spec = replace(bundle.manifest.encoder, parts=("mean",))
+    encoder = Encoder.load(bundle.file(ENCODER), spec, Device("cpu"))
     size = encoder.image_size
     frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     maps = encoder.maps(frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,9 @@ from milan_onnx.applications.audit.markdown import markdown as audit_markdown
 from milan_onnx.applications.audit.sarif import sarif
 from milan_onnx.applications.diff import DiffOptions, diff_runs
 from milan_onnx.applications.diff.tables import confidence_text, layer_sentence, most_telling
+from milan_onnx.bundle import Calibration
 from milan_onnx.cli.table import LabelTable
 from milan_onnx.describing import DescribeOptions
-from milan_onnx.describing.journal import Journal
-from milan_onnx.describing.kept import Kept
 from milan_onnx.errors import UsageError
 from milan_onnx.labels import (
     ABSTAIN_BELOW,
@@ -39,11 +39,11 @@ from milan_onnx.metadata import labels_from_metadata, write_labelled
 from milan_onnx.progress import Quiet, Silent
 from milan_onnx.reporting import run_markdown
 from milan_onnx.run import Run, load_run, save_run
-from milan_onnx.runtime import Hypothesis
 from milan_onnx.subject import load
 from tests.confident import confidence_of, confident_run
 from tests.conftest import Command
 from tests.labels.samples import dead_label, sample_label
+from tests.toy import toy_bundle
 
 TESTED = DescribeOptions(synthetic=130, exemplars=5, validity=True, beam_size=4)
 UNTESTED = replace(TESTED, synthetic=60, validity=False)
@@ -125,30 +125,57 @@ def test_candidates_have_confidences_of_their_own(tested: Run) -> None:
         assert [c.confidence for c in label.candidates] == halves
 
 
-def test_what_was_found_survives_an_interruption(tmp_path: Path) -> None:
-    found = [Hypothesis("dogs", -1.0, -2.0, -3.0, (1, 2), 0.71), Hypothesis("a", -2.0, -2.0, 0.0)]
-    with Journal(Kept(tmp_path)) as journal:
-        journal.put(found)
-    with Journal(Kept(tmp_path)) as journal:
-        assert journal.take(1, 1) == [found]
-
-
 # --- the option -------------------------------------------------------------------------------
 
 
 def test_the_limit_is_said_with_its_reason_and_recorded(
-    milan: Command, subject_path: Path, bundle_path: Path, tmp_path: Path
+    milan: Command, subject_path: Path, tmp_path: Path
 ) -> None:
-    line = ("describe", subject_path, "-l", "relu6", "--bundle", bundle_path, "--synthetic", 20)
+    bundle = toy_bundle(tmp_path / "bundle", calibration=Calibration({"pmi": 0.5}, 0.5)).path
+    line = ("describe", subject_path, "-l", "relu6", "--bundle", bundle, "--synthetic", 20)
     line = (*line, "--no-report", "-o", tmp_path / "run")
     done = milan(*line)
-    assert "abstain: below a confidence of 25 % (fewer than one in four" in done.stderr
+    assert "abstain: labels below a confidence of 25 % (fewer than one in four" in done.stderr
     done = milan(*line, "--overwrite", "--abstain-below", 0.4)
     assert done.returncode == 0, done.stderr
-    assert "abstain: below a confidence of 40 % (--abstain-below)" in done.stderr
-    assert load_run(tmp_path / "run").manifest["options"]["abstain_below"] == 0.4
+    assert "abstain: labels below a confidence of 40 % (--abstain-below)" in done.stderr
+    run = load_run(tmp_path / "run")
+    assert run.manifest["options"]["abstain_below"] == 0.4
+    assert run.manifest["abstaining"] == {"rule": "confidence", "below": 0.4}
     odd = milan(*line, "--overwrite", "--abstain-below", 40)
     assert (odd.returncode, odd.stderr.count("--abstain-below")) == (USAGE, 1)
+
+
+NEEDY = Calibration({"agreement": 2.0}, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "options", "rule"),
+    [
+        (None, {}, "no label (the bundle has no calibration)"),
+        (None, {"validity": True}, "labels no better on held-out photos"),
+        (None, {"abstain_below": 0.4}, "calibration: --abstain-below changes nothing)"),
+        (NEEDY, {"strategy": "consensus"}, "labels below a confidence of 25 %"),
+        (NEEDY, {"strategy": "rerank"}, "no label (the bundle's calibration needs the search"),
+        (Calibration({"coherence": 2.0}, 0.0), {"exemplars": 1}, "needs two exemplars a unit"),
+    ],
+)
+def test_the_rule_is_said_that_will_run(
+    subject_path: Path,
+    tmp_path: Path,
+    calibration: Calibration | None,
+    options: dict[str, Any],
+    rule: str,
+) -> None:
+    bundle = toy_bundle(tmp_path, vectors=4, calibration=calibration).path
+    heard, wanted = Heard(), DescribeOptions(synthetic=60, **options)
+    run = milan_onnx.describe(subject_path, "relu6", bundle=bundle, options=wanted, reporter=heard)
+    (told,) = [text for text in heard.told if text.startswith("abstain: ")]
+    assert rule in told
+    ran = run.manifest["abstaining"]
+    assert (ran and ran["rule"]) == (
+        "confidence" if "below a confidence" in rule else "validity" if "held-out" in rule else None
+    )
 
 
 def test_the_help_says_the_default_that_holds(milan: Command) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from milan_onnx.bundle import Bundle, SearchDefaults
 from milan_onnx.choice import Choice
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.labels import ABSTAIN_BELOW, UnitLabel, has_confidence
 from milan_onnx.progress import Reporter
+from milan_onnx.runtime.confidence import why_none
 
 
 def abstain_limit(options: DescribeOptions) -> float:
@@ -16,13 +18,26 @@ def abstain_limit(options: DescribeOptions) -> float:
     return ABSTAIN_BELOW if options.abstain_below is None else options.abstain_below
 
 
-def say_limit(options: DescribeOptions, say: Reporter) -> None:
-    """Say the limit; whether there are confidences is known once units are described."""
-    why = "--abstain-below"
-    if options.abstain_below is None:
-        why = "fewer than one in four such labels is right; where there is no confidence, validity "
-        why += "decides; --abstain-below sets another"
-    say.choice("abstain", Choice(f"below a confidence of {100 * abstain_limit(options):g} %", why))
+def say_rule(
+    bundle: Bundle,
+    search: SearchDefaults,
+    options: DescribeOptions,
+    exemplars: int,
+    held_out: bool,
+    say: Reporter,
+) -> None:
+    """Say by which rule labels of so many exemplars will abstain; ``held_out``: whether validity
+    is tested."""
+    given = options.abstain_below is not None
+    none = why_none(bundle.manifest.calibration, search, exemplars)
+    if not none:
+        text = f"labels below a confidence of {100 * abstain_limit(options):g} %"
+        why = "fewer than one in four of them is right; --abstain-below sets another limit"
+        say.choice("abstain", Choice(text, "--abstain-below" if given else why))
+        return
+    text = "labels no better on held-out photos than those of other units"
+    why = f"{none}: --abstain-below changes nothing" if given else none
+    say.choice("abstain", Choice(text if held_out else "no label", why))
 
 
 def rule(options: DescribeOptions, labels: Sequence[UnitLabel]) -> dict[str, Any] | None:

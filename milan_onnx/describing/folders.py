@@ -15,7 +15,7 @@ import numpy as np
 
 from milan_onnx.bundle import load_bundle
 from milan_onnx.choice import Choice
-from milan_onnx.describing.abstaining import say_limit
+from milan_onnx.describing.abstaining import say_rule
 from milan_onnx.describing.encoding import encode_exemplars
 from milan_onnx.describing.job import Captioning, choose_machine, choose_search
 from milan_onnx.describing.kept import NOWHERE
@@ -84,23 +84,24 @@ def _describe(
     ]
     probe, geometry = _images(folder, images, arrays, say)
     captioner = load_bundle(bundle)
-    say_limit(options, say)
+    search = choose_search(captioner, options)
+    exemplars = max(layer.ids.shape[1] for layer in layers)
+    say_rule(captioner, search, options, exemplars, False, say)
     device, threads = choose_machine(options, say)
     job = Captioning(
         model=_digest(places, arrays),
         bundle=captioner,
         probe=probe,
         geometry=geometry,
-        options=replace(options, exemplars=max(layer.ids.shape[1] for layer in layers)),
-        search=choose_search(captioner, options),
+        options=replace(options, exemplars=exemplars),
+        search=search,
         device=device,
         threads=threads.value,
         say=say,
     )
     describer = Describer(captioner, device.value, threads.value)
     features = encode_exemplars(job, layers, describer.encoder(), NOWHERE)
-    search = searching(job, describer)
-    described = label_units(job, layers, features, on_label, NOWHERE, search)
+    described = label_units(job, layers, features, on_label, NOWHERE, searching(job, describer))
     labels = [unit.label for layer in described for unit in layer]
     return Run(folder_manifest(job, folder, layers, labels), tuple(labels), tuple(layers))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from milan_onnx.bundle import Bundle, SearchDefaults, load_bundle
 from milan_onnx.choice import Choice
-from milan_onnx.describing.abstaining import say_limit
+from milan_onnx.describing.abstaining import say_rule
 from milan_onnx.describing.options import DescribeOptions
 from milan_onnx.errors import LayerUnsuitable, ProbeError, UsageError
 from milan_onnx.exemplars import HeldOutOptions
@@ -130,7 +130,9 @@ def prepare(
         seen = _photos(subject, images, options, say)
     else:
         seen = _generated(subject, files, numbers, options, say)
-    say_limit(options, say)
+    search = choose_search(captioner, options)
+    held_out = _choose_held_out(len(seen.inputs), options, say)
+    say_rule(captioner, search, options, options.exemplars, held_out is not None, say)
     device, threads = choose_machine(options, say)
     return Job(
         model=subject.sha256,
@@ -141,13 +143,13 @@ def prepare(
         probe=seen.probe,
         geometry=seen.geometry,
         options=options,
-        search=choose_search(captioner, options),
+        search=search,
         preprocessing=seen.preprocessing,
         device=device,
         threads=threads.value,
         batch=_choose_batch(options, device.value),
         reduce=_choose_reduce(options, device.value),
-        held_out=_choose_held_out(len(seen.inputs), options, say),
+        held_out=held_out,
         generator=seen.generator,
         say=say,
     )

@@ -31,7 +31,7 @@ from milan_onnx.runtime import installed_runtimes
 
 MADE_OF = (".py", ".css", ".js", ".j2")
 """Files of the package that change a result; bundles have a hash of their own."""
-ELSEWHERE = ("applications", "cli", "export", "models")
+ELSEWHERE = ("annotations", "applications", "cli", "export", "models")
 """Folders of the package that `describe` takes no part of its results from."""
 
 

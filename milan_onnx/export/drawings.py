@@ -25,9 +25,9 @@ from milan_onnx.regions import SMALLEST, blob_of, random_blob
 SIZE = 224
 DRAWN, FEW = 2000, 120
 """Drawings that units are made of, at most and at least; else four a unit."""
-SHARES = {"name": 0.55, "colour": 0.3, "coloured": 0.15}
+SHARES = {"name": 0.4, "colour": 0.3, "coloured": 0.3}
 """What units share."""
-PAIRS = 0.2
+PAIRS = 0.35
 """Share of the units of names and of colours that show either of two."""
 FEWEST = 5
 """Drawings that must show what a unit shares."""
@@ -67,7 +67,8 @@ class Drawing:
     """Names of it; none where only its colour has a name."""
 
     general: tuple[str, ...] = ()
-    """More general names."""
+    """More general names; units are called by them with a colour only ("blue stripes"), since
+    alone they would hide what says more ("thick stripes")."""
 
 
 class DrawnUnits:
@@ -142,11 +143,10 @@ def _groups(drawings: Sequence[Drawing]) -> dict[str, dict[str, list[int]]]:
     """Drawings by what they may be called, by their colour, and by both."""
     groups: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in SHARES}
     for number, drawing in enumerate(drawings):
-        names = (*drawing.own, *drawing.general)
-        for name in names:
+        for name in drawing.own:
             groups["name"][name].append(number)
         groups["colour"][drawing.colour].append(number)
-        for name in names:
+        for name in (*drawing.own, *drawing.general):
             groups["coloured"][f"{drawing.colour} {name}"].append(number)
     return groups
 
@@ -300,7 +300,7 @@ SHAPES: dict[str, tuple[Points, tuple[str, ...]]] = {
 
 def _shapes(rng: Rng) -> Drawing:
     name = str(rng.choice([*SHAPES]))
-    points, general = SHAPES[name]
+    points, more = SHAPES[name]
     one, two = _two(rng)
     image, plane = _ground(rng, two), Image.new("1", (SIZE, SIZE))
     pens = ImageDraw.Draw(image), ImageDraw.Draw(plane)
@@ -320,7 +320,7 @@ def _shapes(rng: Rng) -> Drawing:
         else:
             pens[0].polygon(placed, fill=tone)
         pens[1].polygon(placed, fill=1)
-    return Drawing(image, np.asarray(plane, np.bool_), one, (name,), general)
+    return Drawing(image, np.asarray(plane, np.bool_), one, (name, *more))
 
 
 class _Pen:

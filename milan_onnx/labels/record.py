@@ -69,7 +69,7 @@ class Candidate:
     """The words."""
 
     pmi: float
-    """log p(d|E) - λ log p(d): what descriptions are ranked by."""
+    """log p(d|E) - λ log p(d)."""
 
     log_p_given_exemplars: float
     """log p(d|E), of the captioner."""

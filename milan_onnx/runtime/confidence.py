@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.bundle import CALIBRATION_INPUTS, Calibration
+from milan_onnx.bundle import CALIBRATION_INPUTS, Calibration, SearchDefaults
 from milan_onnx.runtime.hypothesis import Hypothesis
 
 Scores = NDArray[np.float64]
@@ -55,6 +55,17 @@ def confidence(calibration: Calibration, inputs: Mapping[str, float | None]) -> 
             total += calibration.weights[name] * value
     odds = math.exp(-abs(total))  # never too large
     return (1.0 if total >= 0 else odds) / (1 + odds)
+
+
+def why_none(calibration: Calibration | None, search: SearchDefaults, exemplars: int) -> str:
+    """Why hypotheses of units of so many exemplars will have no confidence; empty: they will."""
+    if calibration is None:
+        return "the bundle has no calibration"
+    if "agreement" in calibration.weights and search.strategy != "consensus":
+        return "the bundle's calibration needs the search consensus"
+    if "coherence" in calibration.weights and exemplars < 2:
+        return "the bundle's calibration needs two exemplars a unit"
+    return ""
 
 
 def coherence(context: NDArray[np.float32]) -> Scores:

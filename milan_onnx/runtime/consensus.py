@@ -2,16 +2,21 @@
 
 Of hypotheses with posterior weights w_i, take the one whose expected similarity to the truth is
 largest: argmax_i sum_j w_j sim(i, j) (Bickel & Doksum, 1977; Kumar & Byrne, HLT-NAACL 2004). The
-weights are exp(sharpness * PMI), normalised. sim is the cosine of phrase vectors: the sum of the
-vectors of a phrase's distinct words. A phrase without a vector is like itself (1) and nothing else
-(0).
+weights are exp(sharpness * PMI), normalised. sim is the eighth power of the cosine of phrase
+vectors, 0 where that is negative: nearly the same counts, and what is only akin hardly, else the
+best would be whatever names two things at once. A phrase vector is the sum of the vectors of the
+phrase's distinct words. A phrase without one is like itself (1) and nothing else (0).
+
+The further candidates are those that together with it most likely hold the truth: each is the one
+that adds most to sum_j w_j max_i sim(i, j) over the candidates i (greedy facility location,
+Cornuejols et al. 1977).
 
 All of it is float64, and of one unit alone: company in a batch changes no bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +29,8 @@ Ids = NDArray[np.int64]
 
 RESOLUTION = 1e-6
 """Agreements that differ by less are ties."""
+POWER = 8
+"""Of the cosine, in the similarity: chosen on described units (docs/training-log.md)."""
 
 
 def word_table(path: Path, words: Sequence[int], size: int) -> Scores:
@@ -55,15 +62,37 @@ def phrase_vectors(tokens: Ids, vectors: Scores) -> Scores:
     return phrases
 
 
-def agreements(phrases: Scores, pmi: Scores, sharpness: float) -> Scores:
-    """sum_j w_j sim(i, j) of H hypotheses with phrase vectors (H, D) and PMI (H,): (H,)."""
+def similarities(phrases: Scores) -> Scores:
+    """sim(i, j) of phrase vectors (H, D): (H, H), ones on the diagonal."""
+    cosine = np.einsum("id,jd->ij", phrases, phrases)  # no BLAS: its last bits vary
+    found = np.clip(cosine, 0, 1) ** POWER
+    np.fill_diagonal(found, 1.0)
+    return np.asarray(found)
+
+
+def posterior(pmi: Scores, sharpness: float) -> Scores:
+    """Weights (H,) of hypotheses with PMI (H,); they sum to 1."""
     weights = np.exp(sharpness * (pmi - pmi.max()))
-    weights /= weights.sum()
-    mean = (weights[:, None] * phrases).sum(axis=0)
-    nothing = ~phrases.any(axis=1)
-    return np.asarray((phrases * mean).sum(axis=1) + np.where(nothing, weights, 0))
+    return np.asarray(weights / weights.sum())
 
 
-def most_agreed(agreement: Scores) -> int:
-    """The first of the hypotheses with the highest agreement."""
-    return int(np.round(agreement / RESOLUTION).argmax())
+def agreements(similarity: Scores, weights: Scores) -> Scores:
+    """sum_j w_j sim(i, j) of H hypotheses: (H,), 0 to 1."""
+    return np.asarray((similarity * weights).sum(axis=1))
+
+
+def covering(similarity: Scores, weights: Scores, agreement: Scores) -> Iterator[int]:
+    """The hypotheses in the order in which they are told; the first of equal ones first.
+
+    The one of highest agreement, then always the one that adds most. ``similarity`` (H, H),
+    ``weights`` and ``agreement`` (H,).
+    """
+    left = list(range(len(weights)))
+    covered = np.zeros(len(weights))
+    added = agreement
+    while left:
+        best = left[int(np.round(added[left] / RESOLUTION).argmax())]
+        left.remove(best)
+        yield best
+        covered = np.maximum(covered, similarity[best])
+        added = (np.maximum(covered, similarity) * weights).sum(axis=1)

@@ -17,8 +17,10 @@ from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.confidence import calibration_inputs, coherence, confidence
 from milan_onnx.runtime.consensus import (
     agreements,
-    most_agreed,
+    covering,
     phrase_vectors,
+    posterior,
+    similarities,
     word_table,
 )
 from milan_onnx.runtime.device import Device
@@ -146,11 +148,11 @@ class Describer:
 
     def _order(
         self, beams: searching.RankedBeams, unit: int, options: SearchDefaults
-    ) -> list[Told]:
+    ) -> Iterator[Told]:
         """The hypotheses of a unit in the order that they are told in."""
         ranks = range(int(np.isfinite(beams.pmi[unit]).sum()))
         if options.strategy != "consensus" or self._vectors is None:
-            return [(rank, None) for rank in ranks]
+            return ((rank, None) for rank in ranks)
         tokens = beams.tokens[unit, ranks.start : ranks.stop]
         words = np.where(self._said[tokens], tokens, -1)
         first: dict[tuple[int, ...], int] = {}
@@ -159,13 +161,12 @@ class Describer:
         if not options.legacy:
             first.pop((), None)
         if not first:
-            return []
+            return iter(())
         distinct = list(first.values())
-        phrases = phrase_vectors(words[distinct], self._vectors)
-        found = agreements(phrases, beams.pmi[unit, distinct], options.sharpness)
-        told = list(zip(distinct, found.tolist(), strict=True))
-        best = told.pop(most_agreed(found))
-        return [best, *told]
+        similarity = similarities(phrase_vectors(words[distinct], self._vectors))
+        weights = posterior(beams.pmi[unit, distinct], options.sharpness)
+        found = agreements(similarity, weights)
+        return ((distinct[i], float(found[i])) for i in covering(similarity, weights, found))
 
     def _hypothesis(
         self,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from milan_onnx.bundle import GRID, Part
 from milan_onnx.errors import MilanError
 from milan_onnx.geometry import interpolate
-from milan_onnx.region_shape import geometry, inside, ring
 from milan_onnx.runtime.device import Device
+from milan_onnx.runtime.region_shape import geometry, inside, ring
 from milan_onnx.runtime.session import Session
 
 Floats = NDArray[np.float32]

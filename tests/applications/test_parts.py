@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from milan_onnx.applications.evaluate.virtual import (
+
+from milan_onnx.annotations.virtual import (
     Pool,
     VirtualUnit,
     draw_units,
     exemplar_mask,
     make_pool,
 )
-
 from milan_onnx.applications.evaluate import baselines
 from milan_onnx.applications.evaluate.answers import Answer, variety, verdicts
 from milan_onnx.applications.evaluate.hypernyms import hypernyms_of
@@ -164,10 +164,10 @@ def test_units_are_drawn_as_defined(pool: Pool) -> None:
 
 def test_what_counts_as_right(pool: Pool) -> None:
     dogs = next(u for u in draw_units(pool, TABLE, 3, 15, 0) if u.concept == "dogs")
-    assert dogs.answer.label == ("dogs", "dog")  # too few are dalmatians
-    assert "animals" in dogs.answer.general
+    assert dogs.names == ("dogs", "dog")  # too few are dalmatians
+    assert "animals" in dogs.general
     unknown = next(u for u in draw_units(pool, TABLE, 3, 15, 0) if u.concept == "unknown thing")
-    assert unknown.answer == Answer(("unknown thing",), (), ("unknown thing",))
+    assert (unknown.names, unknown.general) == (("unknown thing",), ())
 
 
 def test_masks_are_exact_or_as_a_unit_would_mark_them(pool: Pool) -> None:

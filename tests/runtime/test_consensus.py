@@ -15,9 +15,12 @@ from milan_onnx.bundle import WORD_VECTORS, Bundle, load_bundle, read_word_vecto
 from milan_onnx.errors import BundleError, UsageError
 from milan_onnx.runtime import Describer, Device, Hypothesis, search_options
 from milan_onnx.runtime.consensus import (
+    POWER,
     agreements,
-    most_agreed,
+    covering,
     phrase_vectors,
+    posterior,
+    similarities,
     word_table,
 )
 from tests.runtime.test_search import features
@@ -58,7 +61,7 @@ def similarity(first: int, second: int, vectors: list[np.ndarray]) -> float:
     if not vectors[first].any() or not vectors[second].any():
         return float(first == second)
     a, b = vectors[first], vectors[second]
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    return 1.0 if first == second else max(0.0, float(a @ b / np.sqrt((a @ a) * (b @ b)))) ** POWER
 
 
 @given(some=phrases, seed=st.integers(0, 50), sharpness=st.sampled_from([0.0, 0.5, 3.0, 1e4]))
@@ -73,8 +76,9 @@ def test_agreement_is_the_expected_similarity(
         sum(w * similarity(i, j, sums) for j, w in enumerate(odds)) / sum(odds)
         for i in range(len(some))
     ]
-    found = agreements(phrase_vectors(padded(some), vectors), pmi, sharpness)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    alike = similarities(phrase_vectors(padded(some), vectors))
+    found = agreements(alike, posterior(pmi, sharpness))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_equal_words_in_another_order_are_equal_to_the_last_bit() -> None:
@@ -86,7 +90,25 @@ def test_equal_words_in_another_order_are_equal_to_the_last_bit() -> None:
 
 
 def test_ties_go_to_the_better_pmi() -> None:
-    assert most_agreed(np.array([0.3, 0.5, 0.5 + 4e-7, 0.5])) == 1
+    agreement = np.array([0.3, 0.5, 0.5 + 4e-7, 0.5])
+    assert next(covering(np.eye(4), np.full(4, 0.25), agreement)) == 1
+
+
+@given(count=st.integers(1, 7), seed=st.integers(0, 200))
+@settings(max_examples=60)
+def test_each_candidate_adds_most_to_what_the_others_cover(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    alike = similarities(phrase_vectors(rng.integers(0, WORDS, (count, 2)), table(seed)))
+    weights = posterior(rng.standard_normal(count), 1.0)
+    order = list(covering(alike, weights, agreements(alike, weights)))
+    assert sorted(order) == list(range(count))
+
+    def covered(chosen: list[int]) -> float:
+        return float(sum(w * alike[chosen, j].max() for j, w in enumerate(weights)))
+
+    for place in range(count):
+        best = max(covered([*order[:place], other]) for other in order[place:])
+        assert covered(order[: place + 1]) == pytest.approx(best, abs=2e-6)
 
 
 def plain_first(
@@ -105,7 +127,7 @@ def plain_first(
     return unit[best].description, scores[best]
 
 
-def test_the_first_is_the_most_agreed_and_the_others_follow_by_pmi(describer: Describer) -> None:
+def test_the_first_is_the_most_agreed_and_all_others_follow(describer: Describer) -> None:
     x, search = features(12, seed=3), describer.bundle.manifest.search
     ranked = list(describer.describe(x, replace(search, strategy="rerank"), candidates=50))
     found = list(describer.describe(x, candidates=50))
@@ -115,9 +137,8 @@ def test_the_first_is_the_most_agreed_and_the_others_follow_by_pmi(describer: De
         text, agreement = plain_first(describer, before, search.sharpness)
         assert after[0].description == text
         assert after[0].agreement == pytest.approx(agreement, abs=1e-9)
-        assert [h for h in before if h.description != text] == [
-            replace(h, agreement=None) for h in after[1:]
-        ]
+        told = [replace(h, agreement=None) for h in after]
+        assert {*before} == {*told} and len(before) == len(told)
         moved += before[0].description != text
     assert moved > 0
 

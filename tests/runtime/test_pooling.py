@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from milan_onnx.bundle import GEOMETRY, GRID, PARTS, Part
 from milan_onnx.describing.encoding import _at_most
-from milan_onnx.region_shape import geometry, inside, ring
 from milan_onnx.runtime.pooling import ImageMaps, normalise, resize_masks
+from milan_onnx.runtime.region_shape import geometry, inside, ring
 
 
 def masks(size: int) -> np.ndarray:
@@ -58,18 +58,22 @@ def test_pool_is_the_average_under_the_mask() -> None:
 
 
 @pytest.mark.parametrize("resize", ["area", "bilinear"])
-def test_pools_as_the_export_wing_does(resize: str) -> None:
-    torch = pytest.importorskip("torch", reason="parity wants the export extra")
-    from tests.export.pooling import pool_pyramid
-
+def test_mean_is_the_average_under_the_mask_as_torch_resizes_it(resize: str) -> None:
+    torch = pytest.importorskip("torch", reason="parity wants torch")
     rng = np.random.default_rng(3)
     maps = [
         rng.standard_normal((c, s, s)).astype(np.float32) for c, s in ((3, 112), (9, 28), (20, 7))
     ]
     chosen = masks(224)
-    pyramid = [torch.from_numpy(m).expand(len(chosen), *m.shape) for m in maps]
-    expected = pool_pyramid(pyramid, torch.from_numpy(chosen), resize)
-    np.testing.assert_allclose(ImageMaps(maps, resize).pool(chosen), expected.numpy(), atol=1e-5)
+    expected = []
+    for level in maps:
+        how = {"mode": "area"} if resize == "area" else {"mode": "bilinear", "align_corners": False}
+        x = torch.from_numpy(chosen).double()[:, None]
+        weights = torch.nn.functional.interpolate(x, level.shape[1:], **how)[:, 0].numpy()
+        total = np.einsum("nhw,chw->nc", weights, level)
+        expected.append(total / np.maximum(weights.sum(axis=(1, 2)), 1e-9)[:, None])
+    found = ImageMaps(maps, resize).pool(chosen)
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-5)
 
 
 def test_bits_do_not_depend_on_which_masks_share_an_image() -> None:

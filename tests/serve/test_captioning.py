@@ -65,9 +65,8 @@ def told(label: UnitLabel) -> dict[str, Any]:
     """A label as the service says it."""
     names = ("description", "confidence", "pmi", "log_p_given_exemplars", "log_p")
     mine = {name: getattr(label, name) for name in names}
-    more = {"agreement": None, "confidence": None}  # of bundles that tell neither
-    candidates = [{n: getattr(c, n) for n in names} | more for c in label.candidates]
-    return mine | more | {"candidates": candidates}
+    candidates = [{n: getattr(c, n) for n in names} for c in label.candidates]
+    return mine | {"candidates": candidates}
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -87,8 +86,8 @@ def test_answers_are_those_of_describe_exemplars_to_the_last_bit(
 
 def test_a_confidence_is_told_as_it_was_found(bundle_path: Path) -> None:
     task = Describe(load_bundle(bundle_path).manifest.search, 2)
-    best = Hypothesis("dogs", -1.0, -2.0, -3.0, (1,), 0.712345678)
-    other = Hypothesis("cats", -2.0, -2.0, -3.0, (2,), 0.1)
+    best = Hypothesis("dogs", -1.0, -2.0, -3.0, (1,), confidence=0.712345678)
+    other = Hypothesis("cats", -2.0, -2.0, -3.0, (2,), confidence=0.1)
     (unit, none) = DescribeWish("ab", task).told([[best, other], []]).units
     assert (unit.confidence, unit.pmi) == (0.712345678, -1.0)
     assert [one.confidence for one in unit.candidates] == [0.712345678, 0.1]
@@ -341,13 +340,12 @@ def test_who_is_out_of_time_is_told(bundle_path: Path) -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_consensus_is_told_with_agreement_and_confidence(tmp_path: Path, bundle_path: Path) -> None:
+def test_consensus_is_told_with_confidence(tmp_path: Path, bundle_path: Path) -> None:
     sent = body(*sets(2, K)) | {"strategy": "consensus"}
     calibration = Calibration({"agreement": 3.0, "words": -0.1}, -1.0)
     able = toy_bundle(tmp_path, parts=PARTS, vectors=6, calibration=calibration).path
     (answer,) = post(able, sent)
     for unit in answer.json()["units"]:
-        assert unit["agreement"] == max(c["agreement"] for c in unit["candidates"])
         assert unit["confidence"] == unit["candidates"][0]["confidence"]
         assert all(0 < candidate["confidence"] < 1 for candidate in unit["candidates"])
     (refused,) = post(bundle_path, sent)

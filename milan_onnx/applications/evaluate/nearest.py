@@ -8,7 +8,7 @@ unit is the mean over its exemplars, and beside it their standard deviation at a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +19,7 @@ from milan_onnx.annotations import AnnotatedUnit, AnnotatedUnits, FeatureCache
 from milan_onnx.applications.evaluate.answers import TOP
 from milan_onnx.applications.similarity import Similarity
 from milan_onnx.bundle import EncoderSpec
+from milan_onnx.errors import UsageError
 from milan_onnx.progress import Reporter
 from milan_onnx.runtime import Encoder
 from milan_onnx.runtime.encoding import Floats
@@ -63,12 +64,20 @@ class Scale:
     root: NDArray[np.float64]
     """Square root of the number of channels of each feature's level (F,)."""
 
+    used: slice
+    """Which of an exemplar's features are looked at: the averages under its mask, F of them."""
+
     @staticmethod
     def of(features: Features, spec: EncoderSpec) -> Scale:
-        """The scale of described units' features, read a block at a time."""
-        count, total, squares = 0, np.zeros(spec.features), np.zeros(spec.features)
+        """The scale of described units' features, read a block at a time.
+
+        Raises UsageError where the bundle's features have no part ``mean``.
+        """
+        used = _mean_part(spec)
+        count, total = 0, np.zeros(used.stop - used.start)
+        squares = np.zeros_like(total)
         for part in _blocks(features):
-            rows = part.reshape(-1, part.shape[-1])
+            rows = part.reshape(-1, part.shape[-1])[:, used]
             count += len(rows)
             total += rows.sum(0)
             squares += np.square(rows).sum(0)
@@ -76,15 +85,24 @@ class Scale:
         spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
         channels = np.array([level.channels for level in spec.levels])
         root = np.sqrt(np.repeat(channels, channels))
-        return Scale(mean, np.where(spread > 1e-6, spread, 1.0), root)
+        return Scale(mean, np.where(spread > 1e-6, spread, 1.0), root, used)
 
     def vectors(self, features: Features) -> Floats:
         """Units as float32 (units, 2F)."""
         found = []
         for part in _blocks(features):
-            scaled = np.clip((part - self.mean) / self.spread, -CLIP, CLIP) / self.root
+            own = part[..., self.used]
+            scaled = np.clip((own - self.mean) / self.spread, -CLIP, CLIP) / self.root
             found.append(np.concatenate([scaled.mean(1), SPREAD * scaled.std(1)], axis=1))
         return np.concatenate(found).astype(np.float32)
+
+
+def _mean_part(spec: EncoderSpec) -> slice:
+    """Where the part ``mean`` lies among an exemplar's features."""
+    if "mean" not in spec.parts:
+        raise UsageError("the bundle's features have no part mean", hint="give --no-nearest")
+    before = replace(spec, parts=spec.parts[: spec.parts.index("mean")]).features
+    return slice(before, before + replace(spec, parts=("mean",)).features)
 
 
 def _blocks(features: Features) -> Iterator[NDArray[np.float64]]:

@@ -236,13 +236,7 @@ class Cluster:
         if wanted.address:
             _check_reachable(wanted.address)
         here = max(job.threads, (wanted.workers or 1) * (wanted.cpus or 1))
-        self._ray.init(
-            address=wanted.address,
-            num_cpus=None if wanted.address else here,
-            include_dashboard=None if wanted.address else False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        self._start(wanted.address, here)
         self._began = True
         has = self._ray.cluster_resources()
         nodes = sum(1 for node in self._ray.nodes() if node["Alive"])
@@ -259,6 +253,24 @@ class Cluster:
         )
         same = arguments(job, self._images, self._bundle), replace(job.options, threads=cpus)
         self._workers = [made.remote(*same) for _ in range(workers)]
+
+    def _start(self, address: str | None, processors: int) -> None:
+        """Raises EnvironmentUnfit where Ray does not start here."""
+        try:
+            self._ray.init(
+                address=address,
+                num_cpus=None if address else processors,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except Exception as error:
+            if type(error) is not Exception:  # Ray has no class for a start that took too long
+                raise
+            raise EnvironmentUnfit(
+                f"Ray does not start: {_line(error)}",
+                hint="try again when the machine has less to do, or see the logs of Ray",
+            ) from error
 
     def _check_alike(self, job: Job) -> None:
         """Every worker must have the same model, photos and program."""

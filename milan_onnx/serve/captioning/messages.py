@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from milan_onnx.bundle import Strategy
 
@@ -22,7 +23,7 @@ DOT = (
 
 SHA = "08ede63989fd0b692824cdbebcbd67ed95f479e2d2ac73be2a9579e269180e4b"
 SCORES = {"pmi": 1.53, "log_p_given_exemplars": -0.45, "log_p": -6.58}
-TRUST = {"agreement": 0.83, "confidence": 0.71}
+DESCRIPTION: JsonDict = {"description": "red areas", "confidence": 0.71, **SCORES}
 
 
 class Sent(BaseModel):
@@ -141,12 +142,9 @@ class DescriptionTold(BaseModel):
     confidence: float | None = Field(
         description="Probability that a person would call it right, 0..1; null: not calibrated."
     )
-    pmi: float = Field(description="log p(d|E) - λ log p(d): what descriptions are ranked by.")
+    pmi: float = Field(description="log p(d|E) - λ log p(d).")
     log_p_given_exemplars: float = Field(description="log p(d|E), of the captioner.")
     log_p: float = Field(description="log p(d), of the language model.")
-    agreement: float | None = Field(
-        description="How much the other hypotheses say the same, -1 to 1. Null but for consensus."
-    )
 
 
 class UnitDescribed(BaseModel):
@@ -159,7 +157,6 @@ class UnitDescribed(BaseModel):
     pmi: float | None = Field(description="Its score.")
     log_p_given_exemplars: float | None = Field(description="Its log p(d|E).")
     log_p: float | None = Field(description="Its log p(d).")
-    agreement: float | None = Field(description="Its agreement.")
     candidates: list[DescriptionTold] = Field(description="The best, best first.")
 
 
@@ -174,14 +171,7 @@ class Described(BaseModel):
             "examples": [
                 {
                     "bundle": SHA,
-                    "units": [
-                        {
-                            "description": "red areas",
-                            **SCORES,
-                            **TRUST,
-                            "candidates": [{"description": "red areas", **SCORES, **TRUST}],
-                        }
-                    ],
+                    "units": [{**DESCRIPTION, "candidates": [DESCRIPTION]}],
                 }
             ]
         }

@@ -106,5 +106,4 @@ def _candidate(one: Hypothesis) -> m.DescriptionTold:
         pmi=one.pmi,
         log_p_given_exemplars=one.log_p_given_exemplars,
         log_p=one.log_p,
-        agreement=one.agreement,
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_onnx.bundle import GEOMETRY, GRID
-from milan_onnx.region_shape import geometry, inside, ring
+from milan_onnx.runtime.region_shape import geometry, inside, ring
 
 Cell = tuple[int, int]
 RANGE = range(GRID)
