@@ -10,7 +10,6 @@ training are the same. docs/training-log.md says what each is worth on described
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -32,12 +31,12 @@ from milan_onnx.annotations.virtual import (
     region_frame,
 )
 from milan_onnx.export.backbones import ClassHead
+from milan_onnx.files import sha256_bytes
 from milan_onnx.geometry import Geometry
 from milan_onnx.progress import Reporter
 from milan_onnx.regions import NameTable, read_regions
 from milan_onnx.runtime import Encoder, in_order
-
-BATCH = 8
+from milan_onnx.runtime.encoding import batches
 
 
 class MirroredUnits:
@@ -121,7 +120,7 @@ class VirtualUnits:
         facts = [
             (self._drawn[u].concept, self._drawn[u].regions, self._drawn[u].key) for u in units
         ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return sha256_bytes(json.dumps(facts).encode())
 
 
 def _labelled(number: int, unit: VirtualUnit, pool: Pool) -> AnnotatedUnit:
@@ -190,7 +189,7 @@ class ClassUnits:
     def digest(self, units: Sequence[int]) -> str:
         """Hash of names and photos of some units."""
         facts = [(self._chosen[unit][0], self._chosen[unit][1]) for unit in units]
-        return hashlib.sha256(json.dumps([self._photos, facts]).encode()).hexdigest()
+        return sha256_bytes(json.dumps([self._photos, facts]).encode())
 
 
 def class_photos(source: DescribedUnits) -> list[str]:
@@ -226,8 +225,8 @@ def class_odds(
 
     found = []
     with say.stage("classes", len(photos), "photos") as meter:
-        batches = _batches(class_frames(source, photos, encoder.image_size))
-        for _, odds in in_order(work, batches, workers):
+        frames = class_frames(source, photos, encoder.image_size)
+        for _, odds in in_order(work, batches(frames), workers):
             found.append(odds)
             meter(len(odds))
     return np.concatenate(found)
@@ -247,16 +246,3 @@ def _class_exemplars(
             best = np.argsort(-score, kind="stable")[: plan.exemplars]
             if score[best].mean() >= plan.least:
                 yield names[0], best.tolist()
-
-
-def _batches(
-    items: Iterator[tuple[Photo, Frame]],
-) -> Iterator[list[tuple[Photo, Frame]]]:
-    batch: list[tuple[Photo, Frame]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

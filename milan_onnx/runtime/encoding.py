@@ -70,11 +70,12 @@ def pooled(
             found.append(np.concatenate([view.pool(masks(part)) for part in parts]))
         return found
 
-    for batch, vectors in in_order(work, _batches(frames), workers):
+    for batch, vectors in in_order(work, batches(frames), workers):
         yield [(photo, found) for (photo, _), found in zip(batch, vectors, strict=True)]
 
 
-def _batches(items: Iterable[tuple[P, Frame]]) -> Iterator[list[tuple[P, Frame]]]:
+def batches(items: Iterable[tuple[P, Frame]]) -> Iterator[list[tuple[P, Frame]]]:
+    """Photos with their frames, as many at once as are encoded together."""
     source = iter(items)
     while batch := list(islice(source, BATCH)):
         yield batch
