@@ -41,8 +41,8 @@ def variants(recipe: str, changes: Sequence[str] = ()) -> dict[str, list[str]]:
             found[f"without units of {source}"] = [f"shares.{source}=0"]
     for part in table["parts"]:
         found[f"without the part {part}"] = [f"sizes.reduced.{part}=0"]
-    if table["captioner"].get("meaning"):
-        found["without meaning"] = ["captioner.meaning=0"]
+    if table["captioner"].get("phrase_vector"):
+        found["without phrase vectors"] = ["captioner.phrase_vector=0"]
     for name, what in SIZES.items():
         if table["sizes"].get(name):
             found[f"without {what}"] = [f"sizes.{name}=false"]

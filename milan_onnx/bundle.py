@@ -16,7 +16,8 @@ Tensors, by the names in the manifest (N images, U units, K exemplars, P parent 
 M targets, B the beam size; all floats are float32, all indices int64):
 
     encoder         images (N,S,S,3) uint8              -> one map (N,C_l,h_l,w_l) a level
-    captioner_init  features (U,K,F)                    -> context tensors (U,...), states (U,...)
+    captioner_init  features (U,K,F)                    -> context tensors (U,...), states (U,...),
+                                                           phrase_vector (U,D), where it is there
     captioner_step  context tensors (U,...), unit (P,), states (P,...), parent (R,), token (R,),
                     top (1,), target_row (M,), target_token (M,)
                         -> log_prob (R,top), next_token (R,top), target_log_prob (M,),
@@ -76,6 +77,8 @@ diagonal pairs (down to the right, down to the left); all logarithms are natural
 All of it is float32 and finite. An empty mask gives zeros in every part but ``frame``.
 
 The search ``consensus`` compares hypotheses by phrase vectors (see `milan_onnx.runtime.consensus`).
+``phrase_vector`` is the one that the captioner expects of a unit's description; its length does not
+matter.
 ``calibration``, where it is there, turns a hypothesis's scores into the probability that a person
 would call it right (see `milan_onnx.runtime.confidence`).
 
@@ -132,7 +135,7 @@ STRATEGIES: tuple[Strategy, ...] = ("consensus", "rerank", "beam", "greedy")
 
 CALIBRATION_INPUTS = (
     *("agreement", "log_p_given_exemplars", "log_p", "pmi"),
-    *("words", "coherence"),
+    *("words", "coherence", "predicted", "certainty"),
 )
 """What a confidence may be computed from (see `milan_onnx.runtime.confidence`)."""
 
@@ -219,6 +222,9 @@ class CaptionerSpec:
     exemplars: int = 15
     """K it was trained with; another K works if the graph allows it."""
 
+    phrase_vector: int = 0
+    """D of the word vectors, where captioner_init predicts a phrase vector; 0: it does not."""
+
 
 @dataclass(frozen=True)
 class LanguageModelSpec:
@@ -277,6 +283,10 @@ class SearchDefaults:
 
     sharpness: float = 1.0
     """``consensus``: hypotheses count by exp(sharpness * PMI); 0: all alike."""
+
+    predicted: float = 0.0
+    """``consensus``: how much the predicted phrase vector counts, all hypotheses together being 1;
+    nothing where the captioner predicts none."""
 
     legacy: bool = False
     """Repeat the quirks of the paper's code: one term too many in log p(d) of the reranking, λ
@@ -395,8 +405,18 @@ def load_bundle(path: str | Path | None = None, *, verify: bool = True) -> Bundl
                 f"bundle {folder} is damaged: {problem}", hint="copy or install it again"
             )
     if WORD_VECTORS in manifest.files:
-        read_word_vectors(folder / WORD_VECTORS, manifest.vocabulary.size)
+        length = read_word_vectors(folder / WORD_VECTORS, manifest.vocabulary.size).shape[1]
+        _check_phrase_vector(folder, manifest.captioner.phrase_vector, length)
     return Bundle(folder, manifest, sha256_file(manifest_path))
+
+
+def _check_phrase_vector(folder: Path, predicted: int, length: int) -> None:
+    """Raises BundleError where the predicted phrase vectors are of another length than words'."""
+    if predicted not in (0, length):
+        raise BundleError(
+            f"bundle {folder} is damaged: its captioner predicts phrase vectors of {predicted} "
+            f"numbers, and its word vectors have {length}"
+        )
 
 
 def read_word_vectors(path: Path, size: int) -> NDArray[np.float16]:
@@ -528,6 +548,8 @@ def _check_values(manifest: Manifest) -> None:
         "no_repeat": search.no_repeat >= 0,
         "strategy": search.strategy in STRATEGIES,
         "sharpness": math.isfinite(search.sharpness) and search.sharpness >= 0,
+        "predicted": math.isfinite(search.predicted) and search.predicted >= 0,
+        "phrase_vector": manifest.captioner.phrase_vector >= 0,
         "legacy": isinstance(search.legacy, bool),
         "vocabulary": all(isinstance(t, int) and 0 <= t < vocabulary.size for t in tokens),
         "style": vocabulary.style in ("words", "sentences"),
@@ -551,6 +573,8 @@ def _check_calibration(calibration: Calibration, captioner: CaptionerSpec) -> No
     for number in (*calibration.weights.values(), calibration.bias):
         if isinstance(number, bool) or not math.isfinite(number):
             raise ValueError(f"its calibration has the number {number!r}")
+    if {"predicted", "certainty"} & calibration.weights.keys() and not captioner.phrase_vector:
+        raise ValueError("its calibration needs a predicted phrase vector, and there is none")
     by_exemplar = [len(tensor.shape) == 2 for tensor in captioner.contexts[:1]]
     if "coherence" in calibration.weights and not all(by_exemplar or [False]):
         raise ValueError(

@@ -89,15 +89,17 @@ def toy_bundle(
     search: SearchDefaults | None = None,
     parts: tuple[Part, ...] = ("mean",),
     vectors: int = 0,
+    predicted: bool = False,
     calibration: Calibration | None = None,
 ) -> Bundle:
-    """A bundle with random weights over a small vocabulary; ``vectors``: length of word vectors."""
+    """A bundle with random weights over a small vocabulary; ``vectors``: length of word vectors;
+    ``predicted``: whether the captioner predicts a phrase vector."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(words)
     vocabulary = VocabularySpec(count + 4, count, count + 1, count + 2, count + 3)
     _encoder(folder / "encoder.onnx", seed)
     spec = EncoderSpec("toy", SIZE, LEVELS, parts=parts)
-    _init(folder / "captioner_init.onnx", seed + 1, spec.features)
+    _init(folder / "captioner_init.onnx", seed + 1, spec.features, vectors if predicted else 0)
     _captioner(folder / "captioner_step.onnx", seed + 2, vocabulary)
     _language_model(folder / "lm_step.onnx", seed + 3, vocabulary)
     _tokenizer(folder / "tokenizer.json", words)
@@ -114,7 +116,9 @@ def toy_bundle(
             license="Apache-2.0",
             encoder=spec,
             captioner=CaptionerSpec(
-                (TensorSpec("keys", (-1, ATTENTION)),), (TensorSpec("hidden", (HIDDEN,)),)
+                (TensorSpec("keys", (-1, ATTENTION)),),
+                (TensorSpec("hidden", (HIDDEN,)),),
+                phrase_vector=vectors if predicted else 0,
             ),
             language_model=LanguageModelSpec((TensorSpec("hidden", (HIDDEN,)),)),
             vocabulary=vocabulary,
@@ -166,16 +170,16 @@ def _encoder(path: Path, seed: int) -> None:
     )
 
 
-def _init(path: Path, seed: int, length: int) -> None:
+def _init(path: Path, seed: int, length: int, predicted: int) -> None:
     g = Graph(seed)
     g.op("MatMul", "features", g.weight(length, ATTENTION), name="keys")
     mean = g.op("ReduceMean", "features", axes=[1], keepdims=0)
     g.op("Tanh", g.op("MatMul", mean, g.weight(length, HIDDEN)), name="hidden")
-    g.save(
-        path,
-        [("features", FLOAT, ["U", "K", length])],
-        [("keys", FLOAT, ["U", "K", ATTENTION]), ("hidden", FLOAT, ["U", HIDDEN])],
-    )
+    outputs = [("keys", FLOAT, ["U", "K", ATTENTION]), ("hidden", FLOAT, ["U", HIDDEN])]
+    if predicted:
+        g.op("MatMul", mean, g.weight(length, predicted), name="phrase_vector")
+        outputs.append(("phrase_vector", FLOAT, ["U", predicted]))
+    g.save(path, [("features", FLOAT, ["U", "K", length])], outputs)
 
 
 def _captioner(path: Path, seed: int, vocabulary: VocabularySpec) -> None:

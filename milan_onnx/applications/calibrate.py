@@ -29,7 +29,10 @@ from milan_onnx.runtime.confidence import calibration_inputs
 
 Values = NDArray[np.float64]
 
-RISING = ("agreement", "log_p_given_exemplars", "pmi", "coherence")
+RISING = (
+    *("agreement", "predicted", "certainty"),
+    *("log_p_given_exemplars", "pmi", "coherence"),
+)
 """Inputs of which more must not lower a confidence."""
 INPUTS = (*RISING, "words")
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)

@@ -48,8 +48,8 @@ class CaptionerConfig:
     spread: bool = False
     """Whether first states are made of the exemplars' standard deviation beside their mean."""
 
-    meaning: int = 0
-    """Length of the sentence vectors that first states are to foretell while training; 0: none."""
+    phrase_vector: int = 0
+    """Length of the phrase vectors that are predicted from the first states; 0: none are."""
 
     dropout: float = 0.5
     """Share of the state dropped before the output layer while training."""
@@ -174,7 +174,8 @@ class Captioner(nn.Module):
         whole = config.inner * (2 if config.spread else 1)
         self.init_h = nn.Linear(whole, config.hidden)
         self.init_c = nn.Linear(whole, config.hidden)
-        self.meaning = nn.Linear(2 * config.hidden, config.meaning) if config.meaning else None
+        predicted = config.phrase_vector
+        self.phrase_vector = nn.Linear(2 * config.hidden, predicted) if predicted else None
         self.embedding = nn.Embedding(config.vocabulary, config.embedding)
         self.attend = Attention(config)
         self.feature_gate = nn.Linear(config.hidden, config.inner)
@@ -233,7 +234,7 @@ class Captioner(nn.Module):
         """The same function without what is there for training: two projections become one."""
         config, state = self.config, self.state_dict()
         head = self.inputs.head if self.inputs is not None else slice(0, 0)
-        whole = Captioner(replace(config, reduced=0, meaning=0), head)
+        whole = Captioner(replace(config, reduced=0), head)
         if config.reduced:
             components, weight = state["inputs.components"], state["inputs.project.weight"]
             reduced, classes = weight.split([config.reduced, config.classes], dim=1)

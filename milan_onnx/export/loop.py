@@ -58,8 +58,8 @@ class LoopPlan:
     penalty: float = 0.0
     """Weight of the attention's penalty (paper's code: 1)."""
 
-    meaning: float = 0.0
-    """Weight of a second task of the captioner: to foretell the sentence vector of the phrase."""
+    phrase_vector: float = 0.0
+    """Weight of a second task of the captioner: to predict the vector of the phrase."""
 
 
 @dataclass(frozen=True)

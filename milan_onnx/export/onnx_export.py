@@ -43,6 +43,7 @@ from milan_onnx.files import write_bytes
 
 START, STOP, PAD, UNK = SPECIALS = ("<start>", "<stop>", "<pad>", "<unk>")
 ENCODER_OPSET = 20
+PHRASE_VECTOR = "phrase_vector"
 
 
 @dataclass(frozen=True)
@@ -246,11 +247,12 @@ def captioner_spec(captioner: Captioner, exemplars: int) -> CaptionerSpec:
         TensorSpec("keys", (-1, config.attention)),
     )
     states = (TensorSpec("h", (config.hidden,)), TensorSpec("c", (config.hidden,)))
-    return CaptionerSpec(contexts, states, exemplars)
+    return CaptionerSpec(contexts, states, exemplars, config.phrase_vector)
 
 
 def captioner_init_model(captioner: Captioner) -> onnx.ModelProto:
-    """features (U,K,F) to values, keys and the first h and c (paper, section 3.2)."""
+    """features (U,K,F) to values, keys and the first h and c (paper, section 3.2), and the phrase
+    vector where one is predicted."""
     graph, config = GraphBuilder("captioner_init"), captioner.config
     features = graph.input("features", FLOAT, ("U", "K", config.features))
     if captioner.inputs is None:
@@ -265,6 +267,10 @@ def captioner_init_model(captioner: Captioner) -> onnx.ModelProto:
     graph.output("keys", FLOAT, ("U", "K", config.attention))
     for state in ("h", "c"):
         graph.output(state, FLOAT, ("U", config.hidden))
+    if captioner.phrase_vector is not None:
+        states = graph.op("Concat", "h", "c", axis=1)
+        graph.linear("phrase_vector", captioner.phrase_vector, states, out=PHRASE_VECTOR)
+        graph.output(PHRASE_VECTOR, FLOAT, ("U", config.phrase_vector))
     return graph.model()
 
 

@@ -1,9 +1,9 @@
 """A training run: its stages, each of which leaves files in the work folder.
 
     features    encoder.onnx, and the features of all units' exemplars (cached, resumes)
-    captioner   captioner.pt: p(d|E)
-    lm          lm.pt: p(d), of the same phrases
     vectors     vectors.npy: word vectors that the search compares hypotheses by
+    captioner   captioner.pt: p(d|E), and the phrase vector that it predicts
+    lm          lm.pt: p(d), of the same phrases
 
 Described units are what it learns from (MILAN, section 3.2): a file of them, or MILANNOTATIONS.
 """
@@ -34,7 +34,6 @@ from milan_onnx.annotations import (
     networks_of,
     split_units,
 )
-from milan_onnx.applications import sentences
 from milan_onnx.bundle import EncoderSpec, Part, SearchDefaults
 from milan_onnx.errors import BadInput, UsageError
 from milan_onnx.export import onnx_export
@@ -60,7 +59,12 @@ from milan_onnx.export.training import (
     prepare_all,
     vocabulary,
 )
-from milan_onnx.export.word_vectors import VectorPlan, train_vectors
+from milan_onnx.export.word_vectors import (
+    VectorPlan,
+    distinct_words,
+    phrase_vectors,
+    train_vectors,
+)
 from milan_onnx.files import sha256_bytes, write_bytes
 from milan_onnx.progress import Reporter
 from milan_onnx.runtime import Encoder, choose_device
@@ -240,7 +244,7 @@ class Options:
 class TrainingRun:
     """Its stages and what they share."""
 
-    stages = ("features", "captioner", "lm", "vectors")
+    stages = ("features", "vectors", "captioner", "lm")
 
     def __init__(self, options: Options) -> None:
         self.options, self.recipe = options, options.recipe
@@ -444,7 +448,7 @@ class TrainingRun:
             reduced=self._reduced(),
             classes=head.weight.shape[0] if head is not None and sizes.classes else 0,
             spread=sizes.spread,
-            meaning=sentences.WIDTH if self.recipe.captioner.meaning else 0,
+            phrase_vector=self._predicted(),
             dropout=sizes.dropout,
             feature_dropout=sizes.feature_dropout,
             noise=sizes.noise,
@@ -453,6 +457,15 @@ class TrainingRun:
         if model.inputs is not None and head is not None and config.classes:
             model.inputs.set_classifier(head)
         return model
+
+    def _predicted(self) -> int:
+        """Length of the phrase vectors that the captioner predicts; 0: none."""
+        plan, wanted = self.recipe.vectors, self.recipe.captioner.phrase_vector > 0
+        if wanted and plan is None:
+            raise UsageError(
+                "captioner.phrase_vector wants word vectors", hint="add [vectors], or leave it out"
+            )
+        return plan.length if wanted and plan is not None else 0
 
     def _widths(self) -> dict[str, int]:
         """Length of each part of the features."""
@@ -543,16 +556,14 @@ class TrainingRun:
             self.recipe.captioner,
             length=self.recipe.length,
             recipe=self.fingerprint,
-            meanings=self._meanings() if self.recipe.captioner.meaning else None,
+            phrase_vectors=self._phrase_vectors() if model.phrase_vector is not None else None,
         )
         train(what, self.recipe.captioner, out, self.say)
 
-    def _meanings(self) -> torch.Tensor:
-        """Sentence vectors of all phrases to train on. Raises ExtraMissing."""
-        texts = sorted(set(self.examples[0].text))
-        vectors = sentences.SentenceModel().vectors(texts)
-        place = {text: row for row, text in enumerate(texts)}
-        return torch.from_numpy(vectors[[place[text] for text in self.examples[0].text]]).float()
+    def _phrase_vectors(self) -> torch.Tensor:
+        """Phrase vectors of all phrases to train on."""
+        words = torch.from_numpy(np.load(self.options.work / VECTORS)).float()
+        return phrase_vectors(words, distinct_words(self.examples[0].text, self.encoding))
 
     def do_lm(self) -> None:
         """Train p(d)."""

@@ -168,13 +168,13 @@ def captioner_training(
     *,
     length: int,
     recipe: str,
-    meanings: Tensor | None = None,
+    phrase_vectors: Tensor | None = None,
 ) -> Training:
     """What trains p(d|E).
 
     ``table``: float16 (units, K, ...) of prepared features (`prepare_all`), in memory or mapped;
-    ``counts`` (units,): how many exemplars each unit has; ``meanings``: sentence vectors (n, D) of
-    the phrases to train on, where the captioner is to foretell them.
+    ``counts`` (units,): how many exemplars each unit has; ``phrase_vectors``
+    (n, D): of the phrases to train on, where the captioner is to predict them.
     """
     device, pad, sampler = device_of(model), encoding.spec.pad, Sampler(train, rng, plan)
 
@@ -198,10 +198,12 @@ def captioner_training(
         value = cross_entropy(log_probs, targets.to(device), pad, plan.smoothing)
         if plan.penalty:
             value = value + plan.penalty * (1.0 - attention.sum(1)).square().mean()
-        if model.meaning is not None and meanings is not None:
-            told = model.meaning(torch.cat([h, c], dim=1))
-            meant = meanings[torch.from_numpy(chosen)].to(device)
-            value = value + plan.meaning * (1.0 - functional.cosine_similarity(told, meant)).mean()
+        if model.phrase_vector is not None and phrase_vectors is not None:
+            predicted = model.phrase_vector(torch.cat([h, c], dim=1))
+            wanted = phrase_vectors[torch.from_numpy(chosen)].to(device)
+            # Squared, not by angle: where phrases cannot be foreseen, the prediction is short.
+            missed = (predicted - wanted).square().sum(1)
+            value = value + plan.phrase_vector * missed.mean()
         return value
 
     return Training("captioner", model, loss, _validation(model, score, val, pad), rng, recipe)

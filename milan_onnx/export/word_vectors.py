@@ -48,7 +48,7 @@ def train_vectors(
     """
     phrases = sorted({text for text in texts if tokenise(text)})
     told = torch.from_numpy(SentenceModel().vectors(phrases)).float()
-    words, unknown = _words(phrases, encoding), encoding.spec.size
+    words, unknown = distinct_words(phrases, encoding), encoding.spec.size
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 5))
     vectors = nn.Embedding(unknown + 1, plan.length, padding_idx=unknown)
@@ -69,7 +69,13 @@ def train_vectors(
     return made.numpy().astype(np.float16)
 
 
-def _words(phrases: Sequence[str], encoding: Encoding) -> Tensor:
+def phrase_vectors(vectors: Tensor, words: Tensor) -> Tensor:
+    """Vectors (n, D) of phrases of `distinct_words`, of length 1; of word vectors (V, D)."""
+    table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])
+    return nn.functional.normalize(table[words].sum(1), dim=1)
+
+
+def distinct_words(phrases: Sequence[str], encoding: Encoding) -> Tensor:
     """Each phrase's distinct known words (n, most), filled up with one past the last id."""
     ids = {word: index for index, word in enumerate(encoding.words)}
     rows = [[ids[w] for w in dict.fromkeys(tokenise(p)) if w in ids] for p in phrases]

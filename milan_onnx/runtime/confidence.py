@@ -8,6 +8,8 @@ It is logistic regression: 1 / (1 + exp(-(bias + sum of weight * input))). The i
     log_p                    log p(d), by the same
     pmi                      log p(d|E) - λ log p(d), by the same
     words                    its number of tokens, without the stop token
+    predicted                cosine of its phrase vector with the one that the captioner predicts
+    certainty                the same averaged over the unit's hypotheses by their weights
     coherence                how alike the unit's exemplars are to the captioner: the mean cosine of
                              pairs of rows of its first context tensor, a row an exemplar
 """
@@ -25,6 +27,9 @@ from milan_onnx.runtime.hypothesis import Hypothesis
 
 Scores = NDArray[np.float64]
 
+BY_CONSENSUS = frozenset({"agreement", "predicted", "certainty"})
+"""Inputs that only the search ``consensus`` finds."""
+
 
 def calibration_inputs(
     found: Hypothesis, coherence: float | None, stop: int
@@ -41,7 +46,14 @@ def calibration_inputs(
     }
     each = {name: score / length if length else None for name, score in scores.items()}
     words = float(sum(token != stop for token in found.tokens)) if length else None
-    return {"agreement": found.agreement, **each, "words": words, "coherence": coherence}
+    return {
+        "agreement": found.agreement,
+        **each,
+        "words": words,
+        "coherence": coherence,
+        "predicted": found.predicted,
+        "certainty": found.certainty,
+    }
 
 
 def confidence(calibration: Calibration, inputs: Mapping[str, float | None]) -> float | None:
@@ -61,7 +73,7 @@ def why_none(calibration: Calibration | None, search: SearchDefaults, exemplars:
     """Why hypotheses of units of so many exemplars will have no confidence; empty: they will."""
     if calibration is None:
         return "the bundle has no calibration"
-    if "agreement" in calibration.weights and search.strategy != "consensus":
+    if BY_CONSENSUS & calibration.weights.keys() and search.strategy != "consensus":
         return "the bundle's calibration needs the search consensus"
     if "coherence" in calibration.weights and exemplars < 2:
         return "the bundle's calibration needs two exemplars a unit"

@@ -11,6 +11,10 @@ The further candidates are those that together with it most likely hold the trut
 that adds most to sum_j w_j max_i sim(i, j) over the candidates i (greedy facility location,
 Cornuejols et al. 1977).
 
+The captioner may predict the phrase vector of the truth itself. It is then one hypothesis more, of
+the weight ``predicted``, that is never told: the beam knows what can be said in words, the
+prediction is not scattered over the ways to say it.
+
 All of it is float64, and of one unit alone: company in a batch changes no bit.
 """
 
@@ -70,6 +74,24 @@ def similarities(phrases: Scores) -> Scores:
     return np.asarray(found)
 
 
+def with_prediction(
+    similarity: Scores, weights: Scores, predicted: Scores, weight: float
+) -> tuple[Scores, Scores]:
+    """Similarities (H, H + 1) and weights (H + 1,) with a predicted phrase vector as the last.
+
+    ``predicted`` (H,): cosine of each hypothesis with it; ``weight``: its own, all H being 1.
+    """
+    last = np.clip(predicted, 0, 1) ** POWER
+    return np.c_[similarity, last], np.append(weights, weight) / (1 + weight)
+
+
+def cosines(phrases: Scores, vector: Scores) -> Scores:
+    """Cosine (H,) of phrase vectors (H, D) with another (D,); 0 where one is all zeros."""
+    length = np.sqrt((vector * vector).sum())
+    found = np.einsum("id,d->i", phrases, vector)
+    return np.asarray(found / length if length else found)
+
+
 def posterior(pmi: Scores, sharpness: float) -> Scores:
     """Weights (H,) of hypotheses with PMI (H,); they sum to 1."""
     weights = np.exp(sharpness * (pmi - pmi.max()))
@@ -77,17 +99,20 @@ def posterior(pmi: Scores, sharpness: float) -> Scores:
 
 
 def agreements(similarity: Scores, weights: Scores) -> Scores:
-    """sum_j w_j sim(i, j) of H hypotheses: (H,), 0 to 1."""
+    """sum_j w_j sim(i, j) of H hypotheses: (H,), 0 to 1.
+
+    ``similarity`` (H, n), ``weights`` (n,): the hypotheses, and a prediction where there is one.
+    """
     return np.asarray((similarity * weights).sum(axis=1))
 
 
 def covering(similarity: Scores, weights: Scores, agreement: Scores) -> Iterator[int]:
     """The hypotheses in the order in which they are told; the first of equal ones first.
 
-    The one of highest agreement, then always the one that adds most. ``similarity`` (H, H),
-    ``weights`` and ``agreement`` (H,).
+    The one of highest agreement, then always the one that adds most. ``similarity`` (H, n),
+    ``weights`` (n,), ``agreement`` (H,).
     """
-    left = list(range(len(weights)))
+    left = list(range(len(similarity)))
     covered = np.zeros(len(weights))
     added = agreement
     while left:

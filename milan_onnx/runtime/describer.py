@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,14 @@ from milan_onnx.errors import BundleError, UsageError
 from milan_onnx.runtime import search as searching
 from milan_onnx.runtime.confidence import calibration_inputs, coherence, confidence
 from milan_onnx.runtime.consensus import (
+    Scores,
     agreements,
+    cosines,
     covering,
     phrase_vectors,
     posterior,
     similarities,
+    with_prediction,
     word_table,
 )
 from milan_onnx.runtime.device import Device
@@ -33,8 +36,8 @@ from milan_onnx.runtime.stepping import Captioner, LanguageModel
 from milan_onnx.runtime.vocabulary import read_vocabulary
 
 Floats = NDArray[np.float32]
-Told = tuple[int, float | None]
-"""Rank of a hypothesis by PMI, and its agreement."""
+Told = tuple[int, dict[str, float]]
+"""Rank of a hypothesis by PMI, and what `consensus` found of it, by the fields of Hypothesis."""
 
 
 class Features(Protocol):
@@ -136,14 +139,14 @@ class Describer:
         self, beams: searching.RankedBeams, unit: int, candidates: int, options: SearchDefaults
     ) -> list[Hypothesis]:
         found: dict[str, Hypothesis] = {}
-        for rank, agreement in self._order(beams, unit, options):
+        for rank, known in self._order(beams, unit, options):
             if len(found) == candidates:
                 break
             text = self.text(beams.tokens[unit, rank])
             if not text and not options.legacy:  # stopped at once: says nothing
                 continue
             if text not in found:
-                found[text] = self._hypothesis(text, beams, unit, rank, agreement)
+                found[text] = self._hypothesis(text, beams, unit, rank, known)
         return list(found.values())
 
     def _order(
@@ -152,7 +155,7 @@ class Describer:
         """The hypotheses of a unit in the order that they are told in."""
         ranks = range(int(np.isfinite(beams.pmi[unit]).sum()))
         if options.strategy != "consensus" or self._vectors is None:
-            return ((rank, None) for rank in ranks)
+            return ((rank, {}) for rank in ranks)
         tokens = beams.tokens[unit, ranks.start : ranks.stop]
         words = np.where(self._said[tokens], tokens, -1)
         first: dict[tuple[int, ...], int] = {}
@@ -163,10 +166,18 @@ class Describer:
         if not first:
             return iter(())
         distinct = list(first.values())
-        similarity = similarities(phrase_vectors(words[distinct], self._vectors))
+        phrases = phrase_vectors(words[distinct], self._vectors)
+        similarity = similarities(phrases)
         weights = posterior(beams.pmi[unit, distinct], options.sharpness)
-        found = agreements(similarity, weights)
-        return ((distinct[i], float(found[i])) for i in covering(similarity, weights, found))
+        known: dict[str, Scores] = {}
+        if beams.phrase_vector is not None:
+            predicted = cosines(phrases, beams.phrase_vector[unit].astype(np.float64))
+            certainty = np.full(len(predicted), (weights * predicted).sum())
+            known |= {"predicted": predicted, "certainty": certainty}
+            similarity, weights = with_prediction(similarity, weights, predicted, options.predicted)
+        known["agreement"] = agreements(similarity, weights)
+        order = covering(similarity, weights, known["agreement"])
+        return ((distinct[i], {k: float(v[i]) for k, v in known.items()}) for i in order)
 
     def _hypothesis(
         self,
@@ -174,7 +185,7 @@ class Describer:
         beams: searching.RankedBeams,
         unit: int,
         rank: int,
-        agreement: float | None,
+        known: Mapping[str, float],
     ) -> Hypothesis:
         found = Hypothesis(
             text,
@@ -182,7 +193,7 @@ class Describer:
             float(beams.log_p_given_exemplars[unit, rank]),
             float(beams.log_p[unit, rank]),
             tuple(t for t in beams.tokens[unit, rank].tolist() if t >= 0),
-            agreement,
+            **known,
         )
         calibration = self.bundle.manifest.calibration
         if calibration is None:
@@ -195,7 +206,7 @@ class Describer:
     def coherence(self, features: Floats) -> NDArray[np.float64]:
         """How alike the exemplars of units float32 (U, K, F) are to the captioner: float64 (U,)
         (see `confidence.coherence`)."""
-        return coherence(self._captioner.start(features)[0][0])
+        return coherence(self._captioner.start(features).contexts[0])
 
     @property
     def words(self) -> int:

@@ -25,8 +25,15 @@ class Hypothesis:
     """Its token ids, the stop token included where it came to an end."""
 
     agreement: float | None = None
-    """How much the unit's other hypotheses say the same, -1..1 (`runtime.consensus`); None but for
+    """How much the unit's other hypotheses say the same, 0..1 (`runtime.consensus`); None but for
     the search ``consensus``."""
+
+    predicted: float | None = None
+    """Cosine of its phrase vector with the one that the captioner predicts of its unit; None but
+    for the search ``consensus`` and a captioner that predicts one."""
+
+    certainty: float | None = None
+    """The same averaged over all hypotheses of its unit by their weights."""
 
     confidence: float | None = None
     """Probability that a person would call it right (`runtime.confidence`); None where the bundle

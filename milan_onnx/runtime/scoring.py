@@ -74,7 +74,7 @@ def score_phrases(
     active = np.flatnonzero(phrases[:, 0] >= 0) if phrases.shape[1] else np.empty(0, np.int64)
     if not active.size:
         return total
-    contexts, states = captioner.start(features)
+    contexts, states, _ = captioner.start(features)
     # A row is a distinct beginning of a unit's phrases; its parent is the one a token shorter.
     row = np.array(unit, np.int64)
     row_unit = np.arange(len(features))

@@ -27,7 +27,7 @@ from milan_onnx.bundle import SearchDefaults, VocabularySpec
 from milan_onnx.runtime.confidence import coherence
 from milan_onnx.runtime.prior import log_prior
 from milan_onnx.runtime.scoring import score_phrases
-from milan_onnx.runtime.stepping import Captioner, CaptionerStep, LanguageModel, States
+from milan_onnx.runtime.stepping import Captioner, CaptionerStep, LanguageModel, Start, States
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -53,6 +53,9 @@ class Beams:
     coherence: Scores | None = field(default=None, kw_only=True)
     """How alike the exemplars of each unit are (U,) (see `coherence`); None where the captioner's
     first context is not of exemplars."""
+
+    phrase_vector: Floats | None = field(default=None, kw_only=True)
+    """The phrase vector predicted of each unit (U, D); None: the captioner predicts none."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,13 @@ class Objective:
         self._captioner, self._language_model = captioner, language_model
         self._weight = pmi_weight
 
-    def start(self, features: Floats) -> tuple[Sequence[Floats], States]:
-        """Contexts and first states of units from features float32 (U, K, F)."""
-        contexts, states = self._captioner.start(features)
+    def start(self, features: Floats) -> Start:
+        """Of units from features float32 (U, K, F); states of both models, where there are two."""
+        start = self._captioner.start(features)
         if self._language_model is None:
-            return contexts, states
-        prior = self._language_model.start()
-        return contexts, [*states, *(state.repeat(len(features), axis=0) for state in prior)]
+            return start
+        prior = [state.repeat(len(features), axis=0) for state in self._language_model.start()]
+        return start._replace(states=[*start.states, *prior])
 
     def step(
         self,
@@ -189,7 +192,15 @@ def rank(
         unit = np.arange(units).repeat(size)
         scored = score_phrases(captioner, features, unit, flat, vocabulary.start)
         given = np.where(np.isfinite(beams.score), scored.reshape(units, size), -np.inf)
-    return RankedBeams(ended, beams.score, given, log_p, beams.score, coherence=beams.coherence)
+    return RankedBeams(
+        ended,
+        beams.score,
+        given,
+        log_p,
+        beams.score,
+        coherence=beams.coherence,
+        phrase_vector=beams.phrase_vector,
+    )
 
 
 def _cut(tokens: Ids, stop: int) -> Ids:
@@ -203,7 +214,7 @@ def beam_search(
 ) -> Beams:
     """The ``beam_size`` best hypotheses of the objective that beam search finds."""
     units = len(features)
-    contexts, states = objective.start(features)
+    contexts, states, predicted = objective.start(features)
     beam = _Hypotheses(
         unit=np.arange(units),
         score=np.zeros(units),
@@ -217,7 +228,7 @@ def beam_search(
             break
         beam, states = _advance(beam, objective, contexts, states, vocabulary, options)
     alike = coherence(contexts[0]) if contexts and contexts[0].ndim == 3 else None
-    return replace(_collect(beam, units, options), coherence=alike)
+    return replace(_collect(beam, units, options), coherence=alike, phrase_vector=predicted)
 
 
 def rerank(
@@ -252,6 +263,7 @@ def rerank(
         log_p=np.take_along_axis(log_p, order, axis=1),
         pmi=np.take_along_axis(pmi, order, axis=1),
         coherence=beams.coherence,
+        phrase_vector=beams.phrase_vector,
     )
 
 

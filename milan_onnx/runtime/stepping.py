@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,20 @@ Ids = NDArray[np.int64]
 States = Sequence[Floats]
 
 NOTHING = np.empty(0, np.int64)
+PHRASE_VECTOR = "phrase_vector"
+
+
+class Start(NamedTuple):
+    """What the captioner knows of U units before any token."""
+
+    contexts: Sequence[Floats]
+    """What every step reads, each (U, ...)."""
+
+    states: States
+    """First states, each (U, ...)."""
+
+    phrase_vector: Floats | None
+    """The phrase vector expected of each unit's description (U, D); None: none is predicted."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +58,19 @@ class Captioner:
         self._init = init
         self._step = step
 
-    def start(self, features: Floats) -> tuple[Sequence[Floats], States]:
-        """Contexts and first states of units from features float32 (U, K, F)."""
+    def start(self, features: Floats) -> Start:
+        """Of units from features float32 (U, K, F)."""
         names = [t.name for t in (*self._spec.contexts, *self._spec.states)]
+        if self._spec.phrase_vector:
+            names.append(PHRASE_VECTOR)
         # A single unit would be reduced in another order, with other last bits than among others.
         alone = len(features) == 1
         values = self._init.run({"features": features.repeat(2, 0) if alone else features}, names)
         if alone:
             values = [value[:1] for value in values]
         count = len(self._spec.contexts)
-        return values[:count], values[count:]
+        predicted = values.pop() if self._spec.phrase_vector else None
+        return Start(values[:count], values[count:], predicted)
 
     def step(
         self,

@@ -41,7 +41,13 @@ WIDTHS = {"mean": 60, "spread": 60, "ring": 60, "frame": 60, "geometry": 25}
 REDUCED = {"mean": 12, "spread": 8, "ring": 8, "frame": 6}
 # Of all parts, as the default bundle has it: the encoder's last level is not the last of them.
 ALL_PARTS = replace(
-    NARROW, features=265, reduced=34 + 25, spread=True, meaning=9, noise=0.2, feature_dropout=0.3
+    NARROW,
+    features=265,
+    reduced=34 + 25,
+    spread=True,
+    phrase_vector=9,
+    noise=0.2,
+    feature_dropout=0.3,
 )
 CONFIGS = {
     "paper": PAPER,
@@ -98,6 +104,9 @@ def test_captioner_follows_pytorch_over_ragged_steps(captioner: Captioner) -> No
     memory, h, c = captioner.begin(torch.from_numpy(features))
     for name, value in {"values": memory.values, "keys": memory.keys, "h": h, "c": c}.items():
         close(begun[name], value)
+    assert ("phrase_vector" in begun) == (captioner.phrase_vector is not None)
+    if captioner.phrase_vector is not None:
+        close(begun["phrase_vector"], captioner.phrase_vector(torch.cat([h, c], dim=1)))
     step = export.captioner_step_model(captioner)
     context = {name: begun[name] for name in ("values", "keys")}
     unit = np.arange(3)
@@ -141,7 +150,7 @@ def test_captioner_follows_pytorch_over_ragged_steps(captioner: Captioner) -> No
 def test_a_folded_captioner_is_the_same_function(name: str) -> None:
     whole = made(CONFIGS[name])
     folded, rng = whole.folded(), np.random.default_rng(1)
-    assert folded.config.reduced == folded.config.meaning == 0 and folded.meaning is None
+    assert folded.config.reduced == 0
     features = torch.from_numpy(3 * rng.standard_normal((6, 4, whole.config.features))).float()
     tokens = torch.from_numpy(rng.integers(0, whole.config.vocabulary, (6, 5)))
     for expected, found in zip(whole(features, tokens), folded(features, tokens), strict=True):

@@ -392,7 +392,7 @@ def test_settings_of_the_ablations_fit_the_default_recipe() -> None:
     """benchmarks/ablation.py names settings; a run must know each, and each must change it."""
     whole = build(Recipe, load_recipe("default"), "default")
     found = variants("default")
-    expected = ("without units of labels", "without the part spread", "without meaning")
+    expected = ("without units of labels", "without the part spread", "without phrase vectors")
     assert {"whole recipe", *expected, "1/8 of the units"} <= {*found}
     for name, settings in found.items():
         recipe = build(Recipe, load_recipe("default", settings), name)

@@ -134,30 +134,31 @@ def test_cross_entropy_leaves_padding_out_and_smooths() -> None:
     torch.testing.assert_close(cross_entropy(log_probs, targets, 4, 0.1), 0.9 * plain + 0.1 * even)
 
 
-def test_a_captioner_learns_what_features_mean_and_what_sentences_do(tmp_path) -> None:
+def test_a_captioner_learns_phrases_and_to_predict_their_vectors(tmp_path) -> None:
     """Two kinds of unit, two phrases; the second task has its own weight in the loss."""
     rng, words = np.random.default_rng(0), ("red", "dogs", "blue", "cars")
     encoding = Encoding(words, vocabulary_spec(words))
     table = rng.standard_normal((40, 4, 12)).astype(np.float16)
     table[:20, :, 0] += 4
     found = examples(["red dogs"] * 20 + ["blue cars"] * 20)
-    meanings = torch.eye(6)[[0] * 20 + [1] * 20]
+    vectors = torch.eye(6)[[0] * 20 + [1] * 20]
     torch.manual_seed(0)
-    model = Captioner(CaptionerConfig(12, encoding.spec.size, 8, 16, 8, 10, meaning=6, spread=True))
+    sizes = CaptionerConfig(12, encoding.spec.size, 8, 16, 8, 10, phrase_vector=6, spread=True)
+    model = Captioner(sizes)
     table = prepare_all(model, table)
-    plan = LoopPlan(steps=60, batch=16, rate=2e-2, validate_every=20, meaning=1.0)
+    plan = LoopPlan(steps=60, batch=16, rate=2e-2, validate_every=20, phrase_vector=1.0)
     counts = np.full(40, 4)
     what = captioner_training(
         model, table, counts, found, found, encoding, rng, plan,
-        length=5, recipe="x", meanings=meanings,
+        length=5, recipe="x", phrase_vectors=vectors,
     )  # fmt: skip
     before = what.validate()
     assert train(what, plan, tmp_path / "captioner.pt", lambda text: None) < 0.2 < before
     with torch.no_grad():
         model.eval()
         _, h, c = model.begin(torch.from_numpy(table).float())
-        told = model.meaning(torch.cat([h, c], 1))
-        alike = torch.nn.functional.cosine_similarity(told, meanings)
+        predicted = model.phrase_vector(torch.cat([h, c], 1))
+        alike = torch.nn.functional.cosine_similarity(predicted, vectors)
     assert alike.mean() > 0.9
 
 

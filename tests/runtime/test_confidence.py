@@ -20,8 +20,9 @@ from tests.runtime.test_search import features
 from tests.toy import toy_bundle
 
 STOP = 9
-FOUND = Hypothesis("red dogs", 3.0, -6.0, -30.0, (1, 2, STOP), agreement=0.5)
-WEIGHTS = dict(zip(CALIBRATION_INPUTS, (1.0, 0.5, -0.25, 2.0, -0.125, 4.0), strict=True))
+CONSENSUS = {"agreement": 0.5, "predicted": 0.75, "certainty": 0.25}
+FOUND = Hypothesis("red dogs", 3.0, -6.0, -30.0, (1, 2, STOP), **CONSENSUS)
+WEIGHTS = dict(zip(CALIBRATION_INPUTS, (1.0, 0.5, -0.25, 2.0, -0.125, 4.0, 3.0, -2.0), strict=True))
 
 
 def test_inputs_are_means_by_token() -> None:
@@ -32,16 +33,18 @@ def test_inputs_are_means_by_token() -> None:
         "pmi": 1.0,
         "words": 2.0,
         "coherence": 0.25,
+        "predicted": 0.75,
+        "certainty": 0.25,
     }
     unfinished = replace(FOUND, tokens=(1, 2, 3))
     assert calibration_inputs(unfinished, None, STOP)["words"] == 3
-    unknown = calibration_inputs(replace(FOUND, tokens=(), agreement=None), None, STOP)
+    unknown = calibration_inputs(replace(FOUND, tokens=(), **dict.fromkeys(CONSENSUS)), None, STOP)
     assert set(unknown.values()) == {None}
 
 
 def test_confidence_is_the_logistic_function() -> None:
     inputs = calibration_inputs(FOUND, 0.25, STOP)
-    total = -1 + 0.5 - 1.0 + 2.5 + 2.0 - 0.25 + 1.0
+    total = -1 + 0.5 - 1.0 + 2.5 + 2.0 - 0.25 + 1.0 + 2.25 - 0.5
     found = confidence(Calibration(WEIGHTS, -1.0), inputs)
     assert found == pytest.approx(1 / (1 + math.exp(-total)))
     turned = dict(reversed(WEIGHTS.items()))
@@ -50,7 +53,7 @@ def test_confidence_is_the_logistic_function() -> None:
     assert confidence(Calibration({}, -1e6), inputs) == 0
 
 
-@pytest.mark.parametrize("name", ["agreement", "coherence"])
+@pytest.mark.parametrize("name", ["agreement", "coherence", "predicted", "certainty"])
 def test_without_an_input_that_counts_there_is_none(name: str) -> None:
     inputs = calibration_inputs(FOUND, 0.25, STOP) | {name: None}
     assert confidence(Calibration({name: 1.0}, 0.0), inputs) is None
@@ -75,14 +78,13 @@ def test_one_exemplar_has_no_coherence() -> None:
 
 
 def test_every_candidate_of_a_calibrated_bundle_has_one(tmp_path: Path) -> None:
-    made = toy_bundle(tmp_path, vectors=3, calibration=Calibration(WEIGHTS, 0.5))
+    made = toy_bundle(tmp_path, vectors=3, predicted=True, calibration=Calibration(WEIGHTS, 0.5))
     search = replace(made.manifest.search, strategy="consensus")
     bundle = write_manifest(made.path, replace(made.manifest, search=search))
     assert bundle.manifest.calibration == Calibration(WEIGHTS, 0.5)
     describer = Describer(bundle, Device("cpu"))
     x, stop = features(5), bundle.manifest.vocabulary.stop
-    contexts, _ = describer._captioner.start(x)
-    alike = coherence(contexts[0])
+    alike = coherence(describer._captioner.start(x).contexts[0])
     assert len(set(alike.tolist())) == 5
     for unit, hypotheses in enumerate(describer.describe(x)):
         for one in hypotheses:

@@ -17,10 +17,12 @@ from milan_onnx.runtime import Describer, Device, Hypothesis, search_options
 from milan_onnx.runtime.consensus import (
     POWER,
     agreements,
+    cosines,
     covering,
     phrase_vectors,
     posterior,
     similarities,
+    with_prediction,
     word_table,
 )
 from tests.runtime.test_search import features
@@ -29,10 +31,13 @@ from tests.toy import toy_bundle
 WORDS, LENGTH, DEPTH = 9, 5, 4
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    made = toy_bundle(tmp_path_factory.mktemp("vectors"), vectors=DEPTH)
-    search = replace(made.manifest.search, strategy="consensus")
+@pytest.fixture(scope="module", params=[None, 0.0, 2.0], ids=["unpredicted", "counts-0", "counts"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of captioners that predict a phrase vector or do not; how much it counts."""
+    weight: float | None = request.param
+    folder = tmp_path_factory.mktemp("vectors")
+    made = toy_bundle(folder, vectors=DEPTH, predicted=weight is not None)
+    search = replace(made.manifest.search, strategy="consensus", predicted=weight or 0.0)
     return write_manifest(made.path, replace(made.manifest, search=search))
 
 
@@ -112,35 +117,69 @@ def test_each_candidate_adds_most_to_what_the_others_cover(count: int, seed: int
 
 
 def plain_first(
-    describer: Describer, unit: list[Hypothesis], sharpness: float
-) -> tuple[str, float]:
-    """The description that the others agree with most, of all that a search finds."""
+    describer: Describer, unit: list[Hypothesis], predicted: np.ndarray | None
+) -> Hypothesis:
+    """The hypothesis that the others, and what is predicted, agree with most."""
+    search = describer.bundle.manifest.search
     vectors = np.load(describer.bundle.file(WORD_VECTORS)).astype(np.float64)
     said = [{t for t in h.tokens if t < describer.words} for h in unit]
     sums = [sum((vectors[t] for t in sorted(s)), np.zeros(DEPTH)) for s in said]
-    odds = [np.exp(sharpness * (h.pmi - unit[0].pmi)) for h in unit]
+    odds = [np.exp(search.sharpness * (h.pmi - unit[0].pmi)) for h in unit]
     scores = [
         sum(w * similarity(i, j, sums) for j, w in enumerate(odds)) / sum(odds)
         for i in range(len(unit))
     ]
+    if predicted is None:
+        best = int(np.argmax(np.round(np.array(scores) / 1e-6)))
+        return replace(unit[best], agreement=scores[best])
+    lengths = [np.linalg.norm(s) * np.linalg.norm(predicted) for s in sums]
+    alike = [s @ predicted / n if n else 0.0 for s, n in zip(sums, lengths, strict=True)]
+    share = search.predicted
+    scores = [
+        (score + share * max(0.0, cosine) ** POWER) / (1 + share)
+        for score, cosine in zip(scores, alike, strict=True)
+    ]
     best = int(np.argmax(np.round(np.array(scores) / 1e-6)))
-    return unit[best].description, scores[best]
+    certainty = sum(w * c for w, c in zip(odds, alike, strict=True)) / sum(odds)
+    known = {"agreement": scores[best], "predicted": alike[best], "certainty": certainty}
+    return replace(unit[best], **known)
+
+
+NOT_RANKED = dict.fromkeys(("agreement", "predicted", "certainty"))
 
 
 def test_the_first_is_the_most_agreed_and_all_others_follow(describer: Describer) -> None:
     x, search = features(12, seed=3), describer.bundle.manifest.search
     ranked = list(describer.describe(x, replace(search, strategy="rerank"), candidates=50))
     found = list(describer.describe(x, candidates=50))
+    vectors = describer._captioner.start(x).phrase_vector
     moved = 0
-    for before, after in zip(ranked, found, strict=True):
-        assert all(h.agreement is None for h in before)
-        text, agreement = plain_first(describer, before, search.sharpness)
-        assert after[0].description == text
-        assert after[0].agreement == pytest.approx(agreement, abs=1e-9)
-        told = [replace(h, agreement=None) for h in after]
+    for unit, (before, after) in enumerate(zip(ranked, found, strict=True)):
+        assert all(replace(h, **NOT_RANKED) == h for h in before)
+        first = plain_first(describer, before, None if vectors is None else vectors[unit])
+        assert after[0].description == first.description
+        for name in NOT_RANKED:
+            assert getattr(after[0], name) == pytest.approx(getattr(first, name), abs=1e-6)
+        told = [replace(h, **NOT_RANKED) for h in after]
         assert {*before} == {*told} and len(before) == len(told)
-        moved += before[0].description != text
+        moved += before[0].description != first.description
     assert moved > 0
+
+
+def test_a_prediction_is_one_hypothesis_more_that_is_not_told() -> None:
+    phrases = phrase_vectors(np.array([[1], [3], [2]]), table(1))  # the last has no vector
+    alike, weights = similarities(phrases), posterior(np.array([0.0, 0.0, 0.0]), 1.0)
+    predicted = cosines(phrases, 3 * phrases[1])
+    assert predicted.tolist() == pytest.approx([float(phrases[0] @ phrases[1]), 1.0, 0.0])
+    joined, counted = with_prediction(alike, weights, predicted, 1e6)
+    assert joined.shape == (3, 4) and counted.sum() == pytest.approx(1)
+    found = agreements(joined, counted)
+    assert found[1] == pytest.approx(1, abs=1e-5)
+    assert sorted(covering(joined, counted, found)) == [0, 1, 2]
+    assert agreements(*with_prediction(alike, weights, predicted, 0)).tolist() == pytest.approx(
+        agreements(alike, weights).tolist()
+    )
+    assert cosines(phrases, np.zeros(DEPTH)).tolist() == [0, 0, 0]
 
 
 def test_it_does_not_depend_on_the_batch_nor_on_the_number_of_candidates(
@@ -212,3 +251,11 @@ def test_asking_a_bundle_without_vectors_for_consensus_is_refused(tmp_path: Path
     options = replace(plain.manifest.search, strategy="consensus")
     with pytest.raises(UsageError, match="needs word vectors"):
         next(Describer(plain, Device("cpu")).describe(features(1), options))
+
+
+def test_a_prediction_of_another_length_than_word_vectors_is_refused(tmp_path: Path) -> None:
+    made = toy_bundle(tmp_path, vectors=DEPTH, predicted=True)
+    for length in (DEPTH + 1, -1):
+        captioner = replace(made.manifest.captioner, phrase_vector=length)
+        with pytest.raises(BundleError, match=r"phrase_vector|phrase vectors"):
+            write_manifest(made.path, replace(made.manifest, captioner=captioner))

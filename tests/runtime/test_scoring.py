@@ -24,7 +24,7 @@ def naive(describer: Describer, exemplars: np.ndarray, tokens: list[int]) -> flo
     """log p(tokens|E) of exemplars (K, F), alone, a token at a time, from the whole vocabulary."""
     captioner, zero = describer._captioner, np.zeros(1, np.int64)
     vocabulary = describer.bundle.manifest.vocabulary
-    contexts, states = captioner.start(exemplars[None])
+    contexts, states, _ = captioner.start(exemplars[None])
     last, total = vocabulary.start, 0.0
     for token in tokens:
         step = captioner.step(contexts, zero, states, zero, np.array([last]), vocabulary.size)

@@ -44,7 +44,7 @@ class Reference:
                 self.next_log_probs(unit, tokens[:-1])
                 contexts, states = self._states[unit, tokens[:-1]]
             else:
-                contexts, states = captioner.start(self.features[unit : unit + 1])
+                contexts, states, _ = captioner.start(self.features[unit : unit + 1])
             last = tokens[-1] if tokens else self.vocabulary.start
             step = captioner.step(
                 contexts, zero, states, zero, np.array([last]), self.vocabulary.size
