@@ -6,7 +6,7 @@ exemplars with the last state, gates what it finds, and feeds it to an LSTM cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,9 +38,9 @@ class CaptionerConfig:
     projection: int = 0
     """Length that features are projected to before the captioner sees them; 0 for none (paper)."""
 
-    reduced: int = 0
-    """Features are first brought to this length by fixed components; 0: they are not. Only while
-    training: `Captioner.folded` makes one projection of both."""
+    parts: tuple[tuple[int, int], ...] = ()
+    """Length of each part of the features, and to how many fixed components it is brought first;
+    none: features stay as they are."""
 
     classes: int = 0
     """Class probabilities of the region that are added to its features; 0 for none (paper)."""
@@ -59,6 +59,11 @@ class CaptionerConfig:
 
     noise: float = 0.0
     """Standard deviation of what is added to prepared features while training."""
+
+    @property
+    def reduced(self) -> int:
+        """Length of the features that are projected, without class probabilities."""
+        return sum(wanted for _, wanted in self.parts) if self.parts else self.features
 
     @property
     def inner(self) -> int:
@@ -88,11 +93,11 @@ class FeatureInput(nn.Module):
         self.config, self.head = config, head
         self.register_buffer("mean", torch.zeros(config.features))
         self.register_buffer("scale", torch.ones(config.features))
-        self.register_buffer("components", torch.zeros(config.features, config.reduced))
+        reduced = config.reduced if config.parts else 0
+        self.register_buffer("components", torch.zeros(config.features, reduced))
         self.register_buffer("class_weight", torch.zeros(config.classes, head.stop - head.start))
         self.register_buffer("class_bias", torch.zeros(config.classes))
-        length = (config.reduced or config.features) + config.classes
-        self.project = nn.Linear(length, config.projection)
+        self.project = nn.Linear(config.reduced + config.classes, config.projection)
         self.norm = nn.LayerNorm(config.projection)
         self.dropout = nn.Dropout(config.feature_dropout)
 
@@ -113,9 +118,9 @@ class FeatureInput(nn.Module):
         return ((features - self.mean) * self.scale).clamp(-self.CLIP, self.CLIP)
 
     def prepared(self, features: Tensor) -> Tensor:
-        """What does not change while the captioner learns: (..., F) to (..., R or F + classes)."""
+        """What does not change while the captioner learns: (..., F) to (..., R + classes)."""
         standard = self.standardised(features)
-        if self.config.reduced:
+        if self.config.parts:
             standard = standard @ self.components
         if not self.config.classes:
             return standard
@@ -228,17 +233,3 @@ class Captioner(nn.Module):
             states.append(h)
             attention.append(weights)
         return self.log_probs(torch.stack(states, 1)), torch.stack(attention, 1)
-
-    @torch.no_grad()
-    def folded(self) -> Captioner:
-        """The same function without what is there for training: two projections become one."""
-        config, state = self.config, self.state_dict()
-        head = self.inputs.head if self.inputs is not None else slice(0, 0)
-        whole = Captioner(replace(config, reduced=0), head)
-        if config.reduced:
-            components, weight = state["inputs.components"], state["inputs.project.weight"]
-            reduced, classes = weight.split([config.reduced, config.classes], dim=1)
-            state["inputs.project.weight"] = torch.cat([reduced @ components.T, classes], dim=1)
-            state["inputs.components"] = components[:, :0]
-        whole.load_state_dict({name: state[name] for name in whole.state_dict()})
-        return whole.eval()

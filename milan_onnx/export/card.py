@@ -13,7 +13,7 @@ they share. Method: MILAN (Hernandez et al., ICLR 2022), trained on described un
 ## What is in it
 
 - Encoder: {backbone}, frozen. Features of an exemplar: {parts}.
-- Captioner: LSTM with additive attention over the exemplars, state {hidden}.
+- Captioner: {captioners} with additive attention over the exemplars, state {hidden}.
 - Language model: LSTM, {lm_layers} of state {lm_hidden}, trained on the same phrases.
 - Vocabulary: {words} words. Search: {search}.
 
@@ -125,7 +125,7 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     """The card's text from the facts of a training run and what benchmarks/quality.py measured."""
     parts = [
         *_judged(DESCRIBED, measured.get("described")),
-        *_filled(CONFIDENCE, measured.get("confidence")),
+        *_confidence(measured.get("confidence")),
         *_by_eye(measured.get("by_eye")),
         *_judged(CLASSES, measured.get("classes")),
         *_judged(VIRTUAL, measured.get("virtual")),
@@ -139,6 +139,7 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
             for name in ("name", "version", "backbone", "words", "held_out", "seed")
         },
         **facts["losses"],
+        captioners="LSTM" if facts["members"] == 1 else f"mean of {facts['members']} LSTMs",
         hidden=facts["sizes"]["hidden"],
         lm_hidden=facts["lm_sizes"]["hidden"],
         lm_layers=facts["lm_sizes"]["layers"],
@@ -162,8 +163,15 @@ def _training(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _filled(text: str, found: Mapping[str, Any] | None) -> list[str]:
-    return [text.format(**found)] if found else []
+def _confidence(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    bins = [["confidence", "units", "right"], ["---"] * 3]
+    bins += [
+        [f"{part['confidence']:.0%}", f"{part['units']}", f"{part['right']:.0%}"]
+        for part in found["reliability"]
+    ]
+    return [CONFIDENCE.format(**found), _table(bins)]
 
 
 def _planted(found: Mapping[str, Any] | None) -> list[str]:

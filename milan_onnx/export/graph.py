@@ -27,6 +27,8 @@ class GraphBuilder:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
+        self.scope = ""
+        """What follows the names of weights and constants: graphs of several networks need it."""
 
     def input(self, name: str, kind: int, shape: Shape) -> str:
         """Declare a graph input; a string in ``shape`` is a dynamic axis."""
@@ -39,11 +41,13 @@ class GraphBuilder:
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """A constant with its own type."""
+        name += self.scope
         self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
     def weight(self, name: str, value: Tensor) -> str:
         """A float32 weight, stored as float16 where nothing is lost."""
+        name += self.scope
         if name not in self.weights:
             node, tensor = stored_weight(name, value.detach().float().numpy())
             self.weights[name] = tensor

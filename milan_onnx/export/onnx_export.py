@@ -90,27 +90,29 @@ class BundleInfo:
 def write_bundle(
     folder: Path,
     backbone: Backbone,
-    captioner: Captioner,
+    captioners: Sequence[Captioner],
     lm: LanguageModel,
     words: Sequence[str],
     info: BundleInfo,
     encoder: onnx.ModelProto | None = None,
 ) -> Bundle:
     """Write a whole bundle. Rounds the modules' weights to float16 in place first (unless the info
-    says no), so that they and the graphs agree. ``words`` is the vocabulary without the special
-    tokens; ``encoder`` is the encoder's graph if it was exported before."""
+    says no), so that they and the graphs agree. Several captioners, whose features are prepared
+    alike, are averaged. ``words`` is the vocabulary without the special tokens; ``encoder`` is the
+    encoder's graph if it was exported before."""
     vocabulary = vocabulary_spec(words)
-    if captioner.config.vocabulary != vocabulary.size or lm.config.vocabulary != vocabulary.size:
+    sizes = {network.config.vocabulary for network in (*captioners, lm)}
+    if sizes != {vocabulary.size}:
         raise UsageError("the captioner, the language model and the vocabulary differ in size")
-    for module in (backbone.encoder, captioner, lm):
+    for module in (backbone.encoder, *captioners, lm):
         module.eval()
         if info.rounded:
             round_weights(module)
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
         bundle.ENCODER: encoder or encoder_model(backbone.encoder),
-        bundle.CAPTIONER_INIT: captioner_init_model(captioner),
-        bundle.CAPTIONER_STEP: captioner_step_model(captioner),
+        bundle.CAPTIONER_INIT: captioner_init_model(captioners),
+        bundle.CAPTIONER_STEP: captioner_step_model(captioners),
         bundle.LM_STEP: lm_step_model(lm),
     }
     for name, model in graphs.items():
@@ -119,7 +121,7 @@ def write_bundle(
         write_array(folder / bundle.WORD_VECTORS, info.vectors)
     write_bytes(folder / bundle.TOKENIZER, make_tokenizer(words).to_str(pretty=True).encode())
     write_bytes(folder / bundle.MODEL_CARD, info.card.encode())
-    return bundle.write_manifest(folder, _manifest(backbone, captioner, lm, vocabulary, info))
+    return bundle.write_manifest(folder, _manifest(backbone, captioners, lm, vocabulary, info))
 
 
 def write_array(path: Path, values: NDArray[Any]) -> None:
@@ -131,7 +133,7 @@ def write_array(path: Path, values: NDArray[Any]) -> None:
 
 def _manifest(
     backbone: Backbone,
-    captioner: Captioner,
+    captioners: Sequence[Captioner],
     lm: LanguageModel,
     vocabulary: VocabularySpec,
     info: BundleInfo,
@@ -142,7 +144,7 @@ def _manifest(
         info.version,
         info.license,
         backbone.encoder.spec(parts=info.parts),
-        captioner_spec(captioner, info.exemplars),
+        captioner_spec(captioners, info.exemplars),
         lm_spec(lm),
         replace(vocabulary, style=info.style),
         replace(info.search, forbid=info.search.forbid or specials),
@@ -239,38 +241,50 @@ def store_weights(model: onnx.ModelProto) -> None:
 # --- captioner -------------------------------------------------------------------------------
 
 
-def captioner_spec(captioner: Captioner, exemplars: int) -> CaptionerSpec:
+def tags(captioners: Sequence[Captioner]) -> list[str]:
+    """What the names of each captioner's tensors end with."""
+    return ["", *(f"_{number}" for number in range(1, len(captioners)))]
+
+
+def captioner_spec(captioners: Sequence[Captioner], exemplars: int) -> CaptionerSpec:
     """Tensors that pass from graph to graph, K first where they depend on the exemplars."""
-    config = captioner.config
-    contexts = (
-        TensorSpec("values", (-1, config.inner)),
-        TensorSpec("keys", (-1, config.attention)),
-    )
-    states = (TensorSpec("h", (config.hidden,)), TensorSpec("c", (config.hidden,)))
-    return CaptionerSpec(contexts, states, exemplars, config.phrase_vector)
+    contexts, states = [], []
+    for tag, captioner in zip(tags(captioners), captioners, strict=True):
+        config = captioner.config
+        contexts += [
+            TensorSpec(f"values{tag}", (-1, config.inner)),
+            TensorSpec(f"keys{tag}", (-1, config.attention)),
+        ]
+        states += [TensorSpec(f"{state}{tag}", (config.hidden,)) for state in "hc"]
+    predicted = captioners[0].config.phrase_vector
+    return CaptionerSpec(tuple(contexts), tuple(states), exemplars, predicted)
 
 
-def captioner_init_model(captioner: Captioner) -> onnx.ModelProto:
-    """features (U,K,F) to values, keys and the first h and c (paper, section 3.2), and the phrase
-    vector where one is predicted."""
-    graph, config = GraphBuilder("captioner_init"), captioner.config
-    features = graph.input("features", FLOAT, ("U", "K", config.features))
-    if captioner.inputs is None:
-        values = graph.op("Identity", features, out="values")
-    else:
-        values = _feature_input(graph, captioner.inputs, features)
-    graph.linear("attend.key_to_hidden", captioner.attend.key_to_hidden, values, out="keys")
-    whole = _whole(graph, captioner, values)
-    for state, module in (("h", captioner.init_h), ("c", captioner.init_c)):
-        graph.op("Tanh", graph.linear(f"init_{state}", module, whole), out=state)
-    graph.output("values", FLOAT, ("U", "K", config.inner))
-    graph.output("keys", FLOAT, ("U", "K", config.attention))
-    for state in ("h", "c"):
-        graph.output(state, FLOAT, ("U", config.hidden))
-    if captioner.phrase_vector is not None:
-        states = graph.op("Concat", "h", "c", axis=1)
-        graph.linear("phrase_vector", captioner.phrase_vector, states, out=PHRASE_VECTOR)
-        graph.output(PHRASE_VECTOR, FLOAT, ("U", config.phrase_vector))
+def captioner_init_model(captioners: Sequence[Captioner]) -> onnx.ModelProto:
+    """features (U,K,F) to values, keys and the first h and c of each captioner (paper, section
+    3.2), and the mean of the phrase vectors where they are predicted."""
+    graph, shared = GraphBuilder("captioner_init"), captioners[0].inputs
+    features = graph.input("features", FLOAT, ("U", "K", captioners[0].config.features))
+    prepared = features if shared is None else _prepared(graph, shared, features)
+    predicted = []
+    for tag, captioner in zip(tags(captioners), captioners, strict=True):
+        graph.scope, config = tag, captioner.config
+        values = _values(graph, captioner.inputs, prepared, f"values{tag}")
+        keys = captioner.attend.key_to_hidden
+        graph.linear("attend.key_to_hidden", keys, values, out=f"keys{tag}")
+        whole = _whole(graph, captioner, values)
+        for state, module in (("h", captioner.init_h), ("c", captioner.init_c)):
+            graph.op("Tanh", graph.linear(f"init_{state}", module, whole), out=f"{state}{tag}")
+        graph.output(f"values{tag}", FLOAT, ("U", "K", config.inner))
+        graph.output(f"keys{tag}", FLOAT, ("U", "K", config.attention))
+        for state in "hc":
+            graph.output(f"{state}{tag}", FLOAT, ("U", config.hidden))
+        if captioner.phrase_vector is not None:
+            states = graph.op("Concat", f"h{tag}", f"c{tag}", axis=1)
+            predicted.append(graph.linear("phrase_vector", captioner.phrase_vector, states))
+    if predicted:
+        graph.op("Mean", *predicted, out=PHRASE_VECTOR)
+        graph.output(PHRASE_VECTOR, FLOAT, ("U", captioners[0].config.phrase_vector))
     return graph.model()
 
 
@@ -288,15 +302,41 @@ def _whole(graph: GraphBuilder, captioner: Captioner, values: str) -> str:
     return joined
 
 
-def _feature_input(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
+def _prepared(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
+    """Standardised, reduced part by part, with class probabilities; the same for all captioners."""
     centred = graph.op("Sub", features, graph.weight("inputs.mean", module.mean))
     scaled = graph.op("Mul", centred, graph.weight("inputs.scale", module.scale))
     low = graph.constant("clip_low", np.array(-module.CLIP, dtype=np.float32))
     high = graph.constant("clip_high", np.array(module.CLIP, dtype=np.float32))
-    prepared = graph.op("Clip", scaled, low, high)
+    standard = graph.op("Clip", scaled, low, high)
+    parts = _reduced(graph, module, standard) if module.config.parts else [standard]
     if module.config.classes:
-        odds = _class_probabilities(graph, module, features)
-        prepared = graph.op("Concat", prepared, odds, axis=-1)
+        parts.append(_class_probabilities(graph, module, features))
+    joined: str = graph.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
+    return joined
+
+
+def _reduced(graph: GraphBuilder, module: FeatureInput, standard: str) -> list[str]:
+    """The components of each part that has any: as blocks, for most of the matrix is zeros."""
+    widths = np.array([width for width, _ in module.config.parts], dtype=np.int64)
+    names = [f"part_{number}" for number in range(len(widths))]
+    graph.op("Split", standard, graph.constant("widths", widths), out=names, axis=-1)
+    found, row, column = [], 0, 0
+    for name, (width, wanted) in zip(names, module.config.parts, strict=True):
+        block = module.components[row : row + width, column : column + wanted]
+        row, column = row + width, column + wanted
+        if width == wanted and torch.equal(block, torch.eye(width)):
+            found.append(name)
+        elif wanted:
+            found.append(graph.op("MatMul", name, graph.weight(f"components.{name}", block)))
+    return found
+
+
+def _values(graph: GraphBuilder, module: FeatureInput | None, prepared: str, out: str) -> str:
+    """What a captioner attends to, of prepared features."""
+    if module is None:
+        kept: str = graph.op("Identity", prepared, out=out)
+        return kept
     projected = graph.linear("inputs.project", module.project, prepared)
     normal = graph.op(
         "LayerNormalization",
@@ -305,7 +345,7 @@ def _feature_input(graph: GraphBuilder, module: FeatureInput, features: str) -> 
         graph.weight("inputs.norm.bias", module.norm.bias),
         epsilon=module.norm.eps,
     )
-    values: str = graph.op("Relu", normal, out="values")
+    values: str = graph.op("Relu", normal, out=out)
     return values
 
 
@@ -325,53 +365,71 @@ def _class_probabilities(graph: GraphBuilder, module: FeatureInput, features: st
     return scaled
 
 
-def captioner_step_model(captioner: Captioner) -> onnx.ModelProto:
-    """One step of log p(d|E) for ragged rows; see the contract in ``bundle.py``."""
-    graph, config = GraphBuilder("captioner_step"), captioner.config
-    graph.input("values", FLOAT, ("U", "K", config.inner))
-    graph.input("keys", FLOAT, ("U", "K", config.attention))
+def captioner_step_model(captioners: Sequence[Captioner]) -> onnx.ModelProto:
+    """One step of log p(d|E) for ragged rows; see the contract in ``bundle.py``.
+
+    Of several captioners the mean of the log-probabilities, normalised.
+    """
+    graph = GraphBuilder("captioner_step")
     graph.input("unit", INT64, ("P",))
-    for state in ("h_in", "c_in"):
-        graph.input(state, FLOAT, ("P", config.hidden))
     _row_inputs(graph)
     graph.input("top", INT64, (1,))
     _target_inputs(graph)
-    gated = _gated_context(graph, captioner)
-    weight = captioner.lstm.weight_ih
-    words, contexts = weight[:, : config.embedding], weight[:, config.embedding :]
-    context_gates = graph.op("MatMul", gated, graph.weight("lstm.weight_z", contexts.T))
-    gates = graph.op("Add", _recurrent_gates(graph, "lstm", captioner.lstm, "h_in"), context_gates)
-    row_gates = graph.op("Gather", gates, "parent", axis=0)
-    row_gates = graph.op("Add", row_gates, _token_gates(graph, captioner.embedding, words))
-    h = _lstm_cell(graph, row_gates, "c_in", ("h", "c"))
-    log_probs = _log_probs(graph, captioner.output, h)
+    found = [
+        _captioner_step(graph, tag, captioner)
+        for tag, captioner in zip(tags(captioners), captioners, strict=True)
+    ]
+    log_probs = found[0]
+    if len(found) > 1:
+        log_probs = graph.op("LogSoftmax", graph.op("Mean", *found), axis=-1)
     graph.op("TopK", log_probs, "top", out=("log_prob", "next_token"), axis=1)
-    _target_log_prob(graph, log_probs, config.vocabulary)
+    _target_log_prob(graph, log_probs, captioners[0].config.vocabulary)
     graph.output("log_prob", FLOAT, ("R", "B"))
     graph.output("next_token", INT64, ("R", "B"))
     graph.output("target_log_prob", FLOAT, ("M",))
-    for state in ("h", "c"):
-        graph.output(state, FLOAT, ("R", config.hidden))
     return graph.model()
 
 
-def _gated_context(graph: GraphBuilder, captioner: Captioner) -> str:
+def _captioner_step(graph: GraphBuilder, tag: str, captioner: Captioner) -> str:
+    """A captioner's log-probabilities (R, V) of the next token."""
+    graph.scope, config = tag, captioner.config
+    graph.input(f"values{tag}", FLOAT, ("U", "K", config.inner))
+    graph.input(f"keys{tag}", FLOAT, ("U", "K", config.attention))
+    for state in "hc":
+        graph.input(f"{state}{tag}_in", FLOAT, ("P", config.hidden))
+        graph.output(f"{state}{tag}", FLOAT, ("R", config.hidden))
+    gated = _gated_context(graph, tag, captioner)
+    weight = captioner.lstm.weight_ih
+    words, contexts = weight[:, : config.embedding], weight[:, config.embedding :]
+    context_gates = graph.op("MatMul", gated, graph.weight("lstm.weight_z", contexts.T))
+    gates = _recurrent_gates(graph, "lstm", captioner.lstm, f"h{tag}_in")
+    gates = graph.op("Add", gates, context_gates)
+    row_gates = graph.op("Gather", gates, "parent", axis=0)
+    row_gates = graph.op("Add", row_gates, _token_gates(graph, captioner.embedding, words))
+    h = _lstm_cell(graph, row_gates, f"c{tag}_in", (f"h{tag}", f"c{tag}"))
+    log_probs = _log_probs(graph, captioner.output, h)
+    graph.scope = ""
+    return log_probs
+
+
+def _gated_context(graph: GraphBuilder, tag: str, captioner: Captioner) -> str:
     """Attention over the exemplars of each parent's unit, gated: (P, inner)."""
-    query = graph.linear("attend.query_to_hidden", captioner.attend.query_to_hidden, "h_in")
+    h, attend = f"h{tag}_in", captioner.attend
+    query = graph.linear("attend.query_to_hidden", attend.query_to_hidden, h)
     one = graph.constant("axis_one", np.array([1], dtype=np.int64))
     last = graph.constant("axis_last", np.array([-1], dtype=np.int64))
-    keys = graph.op("Gather", "keys", "unit", axis=0)
+    keys = graph.op("Gather", f"keys{tag}", "unit", axis=0)
     energy = graph.op("Tanh", graph.op("Add", keys, graph.op("Unsqueeze", query, one)))
-    scores = graph.linear("attend.output", captioner.attend.output, energy)
+    scores = graph.linear("attend.output", attend.output, energy)
     weights = graph.op("Softmax", graph.op("Squeeze", scores, last), axis=-1)
-    context = _context(graph, weights)
-    gate = graph.op("Sigmoid", graph.linear("feature_gate", captioner.feature_gate, "h_in"))
+    context = _context(graph, weights, f"values{tag}")
+    gate = graph.op("Sigmoid", graph.linear("feature_gate", captioner.feature_gate, h))
     gated: str = graph.op("Mul", gate, context)
     return gated
 
 
-def _context(graph: GraphBuilder, weights: str) -> str:
-    """Each parent's unit's values (K, inner) averaged by ``weights`` (P, K): (P, inner).
+def _context(graph: GraphBuilder, weights: str, values: str) -> str:
+    """Each parent's unit's ``values`` (K, inner) averaged by ``weights`` (P, K): (P, inner).
 
     Parents of a unit are brought together in a row of slots, so that its values are read once and
     not copied for each parent, which would be K times what a parent's context takes.
@@ -381,7 +439,7 @@ def _context(graph: GraphBuilder, weights: str) -> str:
         return graph.constant(name, np.array([value], dtype=np.int64))
 
     one = number("axis_one", 1)
-    units = graph.op("Shape", "values", start=0, end=1)
+    units = graph.op("Shape", values, start=0, end=1)
     switch = graph.constant("off_on", np.array([0, 1], dtype=np.int64))
     owner = graph.op("OneHot", "unit", units, switch, axis=-1)
     order = graph.op("CumSum", owner, graph.constant("axis_zero", np.array(0, dtype=np.int64)))
@@ -395,7 +453,7 @@ def _context(graph: GraphBuilder, weights: str) -> str:
     blank = graph.op("ConstantOfShape", graph.op("Concat", total, exemplars, axis=0))
     laid = graph.op("ScatterND", blank, slot, weights)
     grid = graph.op("Concat", units, width, exemplars, axis=0)
-    context = graph.op("MatMul", graph.op("Reshape", laid, grid), "values")
+    context = graph.op("MatMul", graph.op("Reshape", laid, grid), values)
     flat = graph.op("Concat", total, graph.op("Shape", context, start=2), axis=0)
     found: str = graph.op("GatherND", graph.op("Reshape", context, flat), slot)
     return found

@@ -2,7 +2,8 @@
 
     features    encoder.onnx, and the features of all units' exemplars (cached, resumes)
     vectors     vectors.npy: word vectors that the search compares hypotheses by
-    captioner   captioner.pt: p(d|E), and the phrase vector that it predicts
+    captioner   captioner.pt: p(d|E), and the phrase vector that it predicts; captioner-2.pt ...
+                where several are averaged
     lm          lm.pt: p(d), of the same phrases
 
 Described units are what it learns from (MILAN, section 3.2): a file of them, or MILANNOTATIONS.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -202,8 +203,11 @@ class Recipe:
     length: int = 15
     """Longest phrase in tokens, the stop token included."""
 
+    members: int = 1
+    """Captioners that learn the same by seeds of their own, and are averaged."""
+
     sizes: Sizes = field(default_factory=Sizes)
-    """Sizes of the captioner."""
+    """Sizes of a captioner."""
 
     lm_sizes: LmSizes = field(default_factory=LmSizes)
     """Sizes of the language model."""
@@ -445,7 +449,7 @@ class TrainingRun:
             sizes.hidden,
             sizes.attention,
             sizes.projection,
-            reduced=self._reduced(),
+            parts=self._reduced(),
             classes=head.weight.shape[0] if head is not None and sizes.classes else 0,
             spread=sizes.spread,
             phrase_vector=self._predicted(),
@@ -475,8 +479,8 @@ class TrainingRun:
             for part in self.recipe.parts
         }
 
-    def _reduced(self) -> int:
-        """Length of the features that principal components are left of; 0: none are taken."""
+    def _reduced(self) -> tuple[tuple[int, int], ...]:
+        """Length of each part, and how many principal components of it; none: it stays whole."""
         wanted, widths = self.recipe.sizes.reduced, self._widths()
         for part, length in wanted.items():
             if part not in bundle.PARTS or not 0 <= length <= widths.get(part, length):
@@ -486,7 +490,9 @@ class TrainingRun:
                 )
         if wanted and not self.recipe.sizes.projection:
             raise UsageError("sizes.reduced wants a sizes.projection", hint="set both or neither")
-        return sum(wanted.get(part, width) for part, width in widths.items()) if wanted else 0
+        if not wanted:
+            return ()
+        return tuple((width, wanted.get(part, width)) for part, width in widths.items())
 
     def language_model(self) -> LanguageModel:
         """A language model of the recipe's sizes, untrained."""
@@ -538,27 +544,38 @@ class TrainingRun:
 
     def do_captioner(self) -> None:
         """Train p(d|E)."""
-        out = self.options.work / "captioner.pt"
-        torch.manual_seed(self._seed)
-        model = self.captioner()
-        table, counts = self._prepare(model)
-        model.to(self.options.device)
+        prepared = self.captioner()
+        table, counts = self._prepare(prepared)
         train_on, held_out = self.examples
         self.say(f"captioner: {len(train_on)} phrases, {self.encoding.spec.size} tokens")
-        what = captioner_training(
-            model,
-            table,
-            counts,
-            train_on,
-            held_out,
-            self.encoding,
-            np.random.default_rng((self._seed, 1)),
-            self.recipe.captioner,
-            length=self.recipe.length,
-            recipe=self.fingerprint,
-            phrase_vectors=self._phrase_vectors() if model.phrase_vector is not None else None,
-        )
-        train(what, self.recipe.captioner, out, self.say)
+        vectors = self._phrase_vectors() if prepared.phrase_vector is not None else None
+        for member, out in enumerate(self._members()):
+            torch.manual_seed(self._seed + 1000 * member)
+            model = self.captioner()
+            for name, value in prepared.named_buffers():
+                model.get_buffer(name).copy_(value)
+            what = captioner_training(
+                model.to(self.options.device),
+                table,
+                counts,
+                train_on,
+                held_out,
+                self.encoding,
+                np.random.default_rng((self._seed, 1, member)),
+                self.recipe.captioner,
+                length=self.recipe.length,
+                recipe=self.fingerprint,
+                phrase_vectors=vectors,
+            )
+            train(replace(what, name=out.stem), self.recipe.captioner, out, self.say)
+
+    def _members(self) -> list[Path]:
+        """Weights of each captioner."""
+        count = self.recipe.members
+        if count < 1:
+            raise UsageError(f"members cannot be {count}", hint="1 or more captioners are trained")
+        names = ["captioner", *(f"captioner-{number}" for number in range(2, count + 1))]
+        return [self.options.work / f"{name}.pt" for name in names]
 
     def _phrase_vectors(self) -> torch.Tensor:
         """Phrase vectors of all phrases to train on."""
@@ -592,19 +609,18 @@ class TrainingRun:
 
     # --- bundle ----------------------------------------------------------------------------------
 
-    def trained(self) -> tuple[Captioner, LanguageModel, dict[str, float]]:
-        """Both networks with the weights that the stages left, and their held-out losses."""
-        captioner, lm, losses = self.captioner(), self.language_model(), {}
-        for model, name in ((captioner, "captioner"), (lm, "lm")):
-            path = self.options.work / f"{name}.pt"
-            saved = torch.load(path, weights_only=True, map_location="cpu")
-            model.load_state_dict(saved["state"])
-            losses[name] = float(saved["val"])
-        return captioner.folded(), lm, losses
+    def trained(self) -> tuple[list[Captioner], LanguageModel, dict[str, float]]:
+        """The networks with the weights that the stages left, and their held-out losses, of the
+        captioners the mean."""
+        paths, lm = self._members(), self.language_model()
+        captioners = [self.captioner() for _ in paths]
+        losses = [_load(model, path) for model, path in zip(captioners, paths, strict=True)]
+        prior = _load(lm, self.options.work / "lm.pt")
+        return captioners, lm, {"captioner": float(np.mean(losses)), "lm": prior}
 
     def export(self, out: Path) -> bundle.Bundle:
         """Write the bundle to a folder, with the figures of quality.json in its card."""
-        captioner, lm, losses = self.trained()
+        captioners, lm, losses = self.trained()
         figures, vectors = self.options.work / QUALITY, self.options.work / VECTORS
         measured = json.loads(figures.read_text("utf-8")) if figures.is_file() else {}
         info = onnx_export.BundleInfo(
@@ -625,7 +641,7 @@ class TrainingRun:
         )
         encoder = onnx.load(self.options.work / bundle.ENCODER)
         words = self.encoding.words
-        return onnx_export.write_bundle(out, self.backbone, captioner, lm, words, info, encoder)
+        return onnx_export.write_bundle(out, self.backbone, captioners, lm, words, info, encoder)
 
     def _facts(self, losses: Mapping[str, float]) -> dict[str, object]:
         counts = {name: len(source.units) for name, source in self.sources.items()}
@@ -637,3 +653,10 @@ class TrainingRun:
             "words": len(self.encoding.words),
             "seed": self._seed,
         }
+
+
+def _load(model: torch.nn.Module, path: Path) -> float:
+    """Take over what a stage left; returns the held-out loss."""
+    saved = torch.load(path, weights_only=True, map_location="cpu")
+    model.load_state_dict(saved["state"])
+    return float(saved["val"])

@@ -51,7 +51,7 @@ class Agreement:
 def verify(
     made: Bundle,
     backbone: Backbone,
-    captioner: Captioner,
+    captioners: Sequence[Captioner],
     lm: LanguageModel,
     images: NDArray[np.uint8] | None = None,
     seed: int = 0,
@@ -69,7 +69,7 @@ def verify(
     features = _features(maps, rng, UNITS, spec.captioner.exemplars)
     found = Agreement(
         _encoder(made, images, maps),
-        _captioner(made, captioner, features, tokens),
+        _captioner(made, captioners, features, tokens),
         _language_model(made, lm, tokens),
     )
     worst = max(found.encoder, found.captioner, found.language_model)
@@ -102,7 +102,7 @@ def _encoder(made: Bundle, images: NDArray[np.uint8], maps: Sequence[Tensor]) ->
 
 
 def _captioner(
-    made: Bundle, captioner: Captioner, features: Tensor, tokens: NDArray[np.int64]
+    made: Bundle, captioners: Sequence[Captioner], features: Tensor, tokens: NDArray[np.int64]
 ) -> float:
     spec, vocabulary = made.manifest.captioner, made.manifest.vocabulary
     names = [tensor.name for tensor in (*spec.contexts, *spec.states)]
@@ -117,7 +117,8 @@ def _captioner(
     first = start[len(spec.contexts) :]
     path = made.file(bundle.CAPTIONER_STEP)
     got = _forced(path, states, first, constant, tokens, vocabulary.start, vocabulary.size)
-    expected, _ = captioner(features, _inputs(tokens, vocabulary.start))
+    each = [captioner(features, _inputs(tokens, vocabulary.start))[0] for captioner in captioners]
+    expected = torch.stack(each).mean(0).log_softmax(-1)
     return float(np.abs(got - expected.numpy()).max())
 
 

@@ -38,12 +38,12 @@ NARROW = CaptionerConfig(
     classes=7,
 )
 WIDTHS = {"mean": 60, "spread": 60, "ring": 60, "frame": 60, "geometry": 25}
-REDUCED = {"mean": 12, "spread": 8, "ring": 8, "frame": 6}
+REDUCED = {"mean": 12, "spread": 8, "ring": 0, "frame": 6}
 # Of all parts, as the default bundle has it: the encoder's last level is not the last of them.
 ALL_PARTS = replace(
     NARROW,
     features=265,
-    reduced=34 + 25,
+    parts=((60, 12), (60, 8), (60, 0), (60, 6), (25, 25)),
     spread=True,
     phrase_vector=9,
     noise=0.2,
@@ -80,85 +80,83 @@ def made(config: CaptionerConfig) -> Captioner:
     if module.inputs is not None:
         mean, std = torch.randn(config.features), torch.rand(config.features) + 0.5
         standard = torch.randn(400, config.features)
-        components = principal_components(standard, WIDTHS, REDUCED) if config.reduced else None
+        components = principal_components(standard, WIDTHS, REDUCED) if config.parts else None
         module.inputs.set_statistics(mean, std, components)
         if config.classes:
             module.inputs.set_classifier(ClassHead(torch.randn(7, 12), torch.randn(7)))
     return module.eval()
 
 
-@pytest.fixture(params=CONFIGS, ids=list(CONFIGS))
-def captioner(request: pytest.FixtureRequest) -> Captioner:
-    """As bundles have it: folded and rounded."""
-    module = made(CONFIGS[request.param]).folded()
-    export.round_weights(module)
-    return module
+def averaged(config: CaptionerConfig) -> list[Captioner]:
+    """Two captioners of other sizes whose features are prepared alike."""
+    first, second = made(config), made(replace(config, hidden=20, embedding=6, projection=18))
+    for name, value in first.named_buffers():
+        second.get_buffer(name).copy_(value)
+    return [first, second]
+
+
+@pytest.fixture(params=[*CONFIGS, "averaged"])
+def captioners(request: pytest.FixtureRequest) -> list[Captioner]:
+    """As bundles have them: rounded."""
+    name = request.param
+    found = averaged(ALL_PARTS) if name == "averaged" else [made(CONFIGS[name])]
+    for module in found:
+        export.round_weights(module)
+    return found
 
 
 @torch.no_grad()
-def test_captioner_follows_pytorch_over_ragged_steps(captioner: Captioner) -> None:
+def test_captioners_follow_pytorch_over_ragged_steps(captioners: list[Captioner]) -> None:
     rng = np.random.default_rng(0)
-    config = captioner.config
+    config, tags = captioners[0].config, export.tags(captioners)
     features = rng.standard_normal((3, 5, config.features)).astype(np.float32)
-    begun = run(export.captioner_init_model(captioner), {"features": features})
-    memory, h, c = captioner.begin(torch.from_numpy(features))
-    for name, value in {"values": memory.values, "keys": memory.keys, "h": h, "c": c}.items():
-        close(begun[name], value)
-    assert ("phrase_vector" in begun) == (captioner.phrase_vector is not None)
-    if captioner.phrase_vector is not None:
-        close(begun["phrase_vector"], captioner.phrase_vector(torch.cat([h, c], dim=1)))
-    step = export.captioner_step_model(captioner)
-    context = {name: begun[name] for name in ("values", "keys")}
+    state = run(export.captioner_init_model(captioners), {"features": features})
+    begun = [captioner.begin(torch.from_numpy(features)) for captioner in captioners]
+    for tag, (memory, h, c) in zip(tags, begun, strict=True):
+        for name, value in {"values": memory.values, "keys": memory.keys, "h": h, "c": c}.items():
+            close(state[f"{name}{tag}"], value)
+    predicted = [
+        captioner.phrase_vector(torch.cat([h, c], dim=1))
+        for captioner, (_, h, c) in zip(captioners, begun, strict=True)
+        if captioner.phrase_vector is not None
+    ]
+    assert ("phrase_vector" in state) == bool(predicted) == (config.phrase_vector > 0)
+    if predicted:
+        close(state["phrase_vector"], torch.stack(predicted).mean(0))
+    step, spec = export.captioner_step_model(captioners), export.captioner_spec(captioners, 5)
+    context = {tensor.name: state[tensor.name] for tensor in spec.contexts}
     unit = np.arange(3)
-    state = {"h_in": begun["h"], "c_in": begun["c"]}
     for rows, targets in ((3, 2), (8, 0), (11, 5)):
         parent = np.sort(rng.integers(0, len(unit), rows))
         token = rng.integers(0, config.vocabulary, rows)
         target = rng.integers(0, rows, targets), rng.integers(0, config.vocabulary, targets)
-        top = np.array([4])
+        rows_in = {
+            "unit": unit,
+            "parent": parent,
+            "token": token,
+            "top": np.array([4]),
+            "target_row": target[0],
+            "target_token": target[1],
+        }
         out = run(
-            step,
-            {
-                **context,
-                **state,
-                "unit": unit,
-                "parent": parent,
-                "token": token,
-                "top": top,
-                "target_row": target[0],
-                "target_token": target[1],
-            },
+            step, {**context, **{f"{s.name}_in": state[s.name] for s in spec.states}, **rows_in}
         )
-        row_unit = unit[parent]
-        h, c, _ = captioner.step(
-            torch.from_numpy(token),
-            Memory(memory.values[row_unit], memory.keys[row_unit]),
-            torch.from_numpy(state["h_in"][parent]),
-            torch.from_numpy(state["c_in"][parent]),
-        )
-        log_prob = captioner.log_probs(h)
+        each = []
+        for tag, captioner, (memory, _, _) in zip(tags, captioners, begun, strict=True):
+            h, c, _ = captioner.step(
+                torch.from_numpy(token),
+                Memory(memory.values[unit[parent]], memory.keys[unit[parent]]),
+                torch.from_numpy(state[f"h{tag}"][parent]),
+                torch.from_numpy(state[f"c{tag}"][parent]),
+            )
+            close(out[f"h{tag}"], h)
+            close(out[f"c{tag}"], c)
+            each.append(captioner.log_probs(h))
+        log_prob = torch.stack(each).mean(0).log_softmax(-1)
         close(out["log_prob"], log_prob.topk(4).values)
         close(np.take_along_axis(log_prob.numpy(), out["next_token"], 1), out["log_prob"])
         close(out["target_log_prob"], log_prob[target[0], target[1]])
-        close(out["h"], h)
-        close(out["c"], c)
-        unit, state = row_unit, {"h_in": out["h"], "c_in": out["c"]}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["projected", "all-parts"])
-def test_a_folded_captioner_is_the_same_function(name: str) -> None:
-    whole = made(CONFIGS[name])
-    folded, rng = whole.folded(), np.random.default_rng(1)
-    assert folded.config.reduced == 0
-    features = torch.from_numpy(3 * rng.standard_normal((6, 4, whole.config.features))).float()
-    tokens = torch.from_numpy(rng.integers(0, whole.config.vocabulary, (6, 5)))
-    for expected, found in zip(whole(features, tokens), folded(features, tokens), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert whole(features, tokens)[0].std() > 0.01
-    again = folded.folded()
-    for name, value in folded.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], value, atol=0, rtol=0)
+        unit, state = unit[parent], out
 
 
 @torch.no_grad()
@@ -224,4 +222,4 @@ def test_paper_dimensions() -> None:
     captioner = Captioner(PAPER)
     assert captioner.inputs is None
     assert captioner.lstm.weight_ih.shape == (2048, 4032)
-    assert export.captioner_spec(captioner, 15).contexts[0].shape == (-1, 3904)
+    assert export.captioner_spec([captioner], 15).contexts[0].shape == (-1, 3904)

@@ -144,16 +144,19 @@ def test_bundle_holds_no_paths_of_the_machine(trained: Trained) -> None:
 def test_best_weights_are_those_of_the_checkpoint(trained: Trained) -> None:
     """The bundle's first states are what the checkpoint's modules give."""
     run, bundle = trained
-    captioner, _, losses = run.trained()
+    captioners, _, losses = run.trained()
+    assert len(captioners) == run.recipe.members == 2
     assert set(losses) == {"captioner", "lm"} and all(0 < loss < 10 for loss in losses.values())
-    round_weights(captioner)
     features = run.cache("annotated").filled()[:2].astype(np.float32)
     begin = session(bundle, contract.CAPTIONER_INIT)
-    h, c = begin.run(["h", "c"], {"features": features})
-    with torch.no_grad():
-        _, expected_h, expected_c = captioner.begin(torch.from_numpy(features))
-    np.testing.assert_allclose(h, expected_h.numpy(), atol=1e-4)
-    np.testing.assert_allclose(c, expected_c.numpy(), atol=1e-4)
+    for tag, captioner in zip(("", "_1"), captioners, strict=True):
+        round_weights(captioner)
+        h, c = begin.run([f"h{tag}", f"c{tag}"], {"features": features})
+        with torch.no_grad():
+            _, expected_h, expected_c = captioner.begin(torch.from_numpy(features))
+        np.testing.assert_allclose(h, expected_h.numpy(), atol=1e-4)
+        np.testing.assert_allclose(c, expected_c.numpy(), atol=1e-4)
+    assert not torch.equal(captioners[0].init_h.weight, captioners[1].init_h.weight)
 
 
 def test_what_is_trained_goes_on_and_is_exported(trained: Trained, tmp_path: Path) -> None:

@@ -92,8 +92,10 @@ def convert(
             forbid_specials=False,
             rounded=False,
         )
-        made = onnx_export.write_bundle(folder, backbone, captioner, lm, found.words, info, encoder)
-        agreement = verify(made, backbone, captioner, lm)
+        made = onnx_export.write_bundle(
+            folder, backbone, [captioner], lm, found.words, info, encoder
+        )
+        agreement = verify(made, backbone, [captioner], lm)
         say(f"against PyTorch: {agreement}")
         card = _card(found, made, agreement)
         (folder / bundle.MODEL_CARD).write_text(card, encoding="utf-8")
