@@ -251,7 +251,12 @@ class TrainingRun:
     stages = ("features", "vectors", "captioner", "lm")
 
     def __init__(self, options: Options) -> None:
+        """Raises UsageError where the recipe has no captioner to train."""
         self.options, self.recipe = options, options.recipe
+        if self.recipe.members < 1:
+            raise UsageError(
+                f"members cannot be {self.recipe.members}", hint="give 1, or more to average"
+            )
         self.say: Callable[[str], None] = options.say.note
         options.work.mkdir(parents=True, exist_ok=True)
 
@@ -571,10 +576,8 @@ class TrainingRun:
 
     def _members(self) -> list[Path]:
         """Weights of each captioner."""
-        count = self.recipe.members
-        if count < 1:
-            raise UsageError(f"members cannot be {count}", hint="1 or more captioners are trained")
-        names = ["captioner", *(f"captioner-{number}" for number in range(2, count + 1))]
+        others = range(2, self.recipe.members + 1)
+        names = ["captioner", *(f"captioner-{number}" for number in others)]
         return [self.options.work / f"{name}.pt" for name in names]
 
     def _phrase_vectors(self) -> torch.Tensor:
@@ -656,7 +659,8 @@ class TrainingRun:
 
 
 def _load(model: torch.nn.Module, path: Path) -> float:
-    """Take over what a stage left; returns the held-out loss."""
+    """Take over what a stage left, to be used and not trained; returns the held-out loss."""
     saved = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(saved["state"])
+    model.eval()
     return float(saved["val"])

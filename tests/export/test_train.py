@@ -77,7 +77,10 @@ def check_contract(bundle: Bundle) -> None:
         assert value.shape == (2, level.channels, level.height, level.width)
     begin = session(bundle, contract.CAPTIONER_INIT)
     captioner = [*manifest.captioner.contexts, *manifest.captioner.states]
-    assert {o.name for o in begin.get_outputs()} == {spec.name for spec in captioner}
+    outputs = {o.name: o.shape for o in begin.get_outputs()}
+    assert outputs.keys() == {*(spec.name for spec in captioner), "phrase_vector"}
+    vectors = np.load(bundle.file(contract.WORD_VECTORS))
+    assert outputs["phrase_vector"][1] == manifest.captioner.phrase_vector == vectors.shape[1]
     for exemplars in (1, manifest.captioner.exemplars):
         features = np.random.default_rng(0).random((2, exemplars, manifest.encoder.features))
         values = begin.run([s.name for s in captioner], {"features": features.astype(np.float32)})
@@ -165,7 +168,7 @@ def test_what_is_trained_goes_on_and_is_exported(trained: Trained, tmp_path: Pat
     data, work = run.options.data, run.options.work
     said: list[str] = []
     train.train("toy", data, work, changes=CHANGES, threads=1, say=Lines(said.append))
-    assert sum("nothing to do" in line for line in said) == 3
+    assert sum("nothing to do" in line for line in said) == 4
     assert sum("photos are cached" in line for line in said) == len(run.sources) == 5
     for changes, seed in (((*CHANGES, "captioner.steps=31"), 0), ((), 0), (CHANGES, 1)):
         with pytest.raises(UsageError, match="another recipe or seed"):
@@ -335,7 +338,8 @@ def test_units_of_another_split_are_not_learned_from(tmp_path: Path) -> None:
         ("toy", ["--set", "annotations=photos"], 2, "units or milannotations"),
         ("toy", ["--set", 'parts=["mean", "middle"]'], 2, "the recipe.parts is 'middle'"),
         ("toy", ["--set", "steps"], 2, "KEY=VALUE"),
-        ("toy", ["--stage", "fly"], 2, "features, captioner, lm, vectors"),
+        ("toy", ["--set", "members=0"], 2, "members cannot be 0"),
+        ("toy", ["--stage", "fly"], 2, "features, vectors, captioner, lm"),
         ("toy", ["--device", "tpu"], 2, "tpu"),
     ],
 )
