@@ -48,10 +48,6 @@ class CaptionerConfig:
     spread: bool = False
     """Whether first states are made of the exemplars' standard deviation beside their mean."""
 
-    sources: int = 0
-    """Sources of units that first states tell apart; the first is what a bundle describes by. 0:
-    they are not told apart."""
-
     phrase_vector: int = 0
     """Length of the phrase vectors that are predicted from the first states; 0: none are."""
 
@@ -183,9 +179,6 @@ class Captioner(nn.Module):
         whole = config.inner * (2 if config.spread else 1)
         self.init_h = nn.Linear(whole, config.hidden)
         self.init_c = nn.Linear(whole, config.hidden)
-        self.source = nn.Embedding(config.sources, 2 * config.hidden) if config.sources else None
-        if self.source is not None:
-            nn.init.zeros_(self.source.weight)
         predicted = config.phrase_vector
         self.phrase_vector = nn.Linear(2 * config.hidden, predicted) if predicted else None
         self.embedding = nn.Embedding(config.vocabulary, config.embedding)
@@ -199,22 +192,14 @@ class Captioner(nn.Module):
         """Memory and first states (U,H) of units from features float32 (U,K,F)."""
         return self.begin_inner(self.inputs(features) if self.inputs is not None else features)
 
-    def begin_inner(
-        self, values: Tensor, source: Tensor | None = None
-    ) -> tuple[Memory, Tensor, Tensor]:
-        """As ``begin``, from features (U,K,inner) that were prepared before, of units of sources
-        int64 (U,) (None: all are of the first)."""
+    def begin_inner(self, values: Tensor) -> tuple[Memory, Tensor, Tensor]:
+        """As ``begin``, from features (U,K,inner) that were prepared before."""
         whole = values.mean(1)
         if self.config.spread:
             apart = (values - whole.unsqueeze(1)).square().mean(1).add(self.TINY).sqrt()
             whole = torch.cat([whole, apart], dim=-1)
         memory = Memory(values, self.attend.key_to_hidden(values))
-        h, c = self.init_h(whole), self.init_c(whole)
-        if self.source is not None:
-            which = source if source is not None else torch.zeros_like(h[:, 0], dtype=torch.int64)
-            of_h, of_c = self.source(which).chunk(2, dim=1)
-            h, c = h + of_h, c + of_c
-        return memory, torch.tanh(h), torch.tanh(c)
+        return memory, torch.tanh(self.init_h(whole)), torch.tanh(self.init_c(whole))
 
     def step(
         self, token: Tensor, memory: Memory, h: Tensor, c: Tensor

@@ -101,7 +101,7 @@ def write_bundle(
     alike, are averaged. ``words`` is the vocabulary without the special tokens; ``encoder`` is the
     encoder's graph if it was exported before."""
     vocabulary = vocabulary_spec(words)
-    sizes = {lm.config.vocabulary, *(each.config.vocabulary for each in captioners)}
+    sizes = {network.config.vocabulary for network in (*captioners, lm)}
     if sizes != {vocabulary.size}:
         raise UsageError("the captioner, the language model and the vocabulary differ in size")
     for module in (backbone.encoder, *captioners, lm):
@@ -273,14 +273,8 @@ def captioner_init_model(captioners: Sequence[Captioner]) -> onnx.ModelProto:
         keys = captioner.attend.key_to_hidden
         graph.linear("attend.key_to_hidden", keys, values, out=f"keys{tag}")
         whole = _whole(graph, captioner, values)
-        for place, state in enumerate("hc"):
-            linear = graph.linear(
-                f"init_{state}", (captioner.init_h, captioner.init_c)[place], whole
-            )
-            if captioner.source is not None:
-                shift = captioner.source.weight[0].chunk(2)[place]
-                linear = graph.op("Add", linear, graph.weight(f"source_{state}", shift))
-            graph.op("Tanh", linear, out=f"{state}{tag}")
+        for state, module in (("h", captioner.init_h), ("c", captioner.init_c)):
+            graph.op("Tanh", graph.linear(f"init_{state}", module, whole), out=f"{state}{tag}")
         graph.output(f"values{tag}", FLOAT, ("U", "K", config.inner))
         graph.output(f"keys{tag}", FLOAT, ("U", "K", config.attention))
         for state in "hc":

@@ -119,9 +119,6 @@ class Sizes:
     spread: bool = False
     """Whether first states are made of the exemplars' spread too."""
 
-    sources: bool = False
-    """Whether first states know the source of a unit; a bundle describes as of described ones."""
-
     dropout: float = 0.5
     """Share of the state dropped before the output."""
 
@@ -406,18 +403,17 @@ class TrainingRun:
         """Phrases to train on and those of held-out units; units count on over the sources."""
         held_out, used = set(self.split.val), set(self.split.train)
         parts, first, val = [], 0, []
-        for number, (name, source) in enumerate(self.sources.items()):
-            described = name in ("annotated", "mirrored")
-            told, keys = (0, used) if described else (number, None)
-            parts.append(self._examples(source.units, first, told, keys))
+        for name, source in self.sources.items():
+            keys = used if name in ("annotated", "mirrored") else None
+            parts.append(self._examples(source.units, first, keys))
             if name == "annotated":
-                val.append(self._examples(source.units, first, told, held_out))
+                val.append(self._examples(source.units, first, held_out))
             first += len(source.units)
         shares = [self.recipe.shares[name] for name in self.sources]
         return Examples.joined(parts, shares), Examples.joined(val, [1.0] * len(val))
 
     def _examples(
-        self, units: Sequence[AnnotatedUnit], first: int, source: int, keys: set[str] | None
+        self, units: Sequence[AnnotatedUnit], first: int, keys: set[str] | None
     ) -> Examples:
         """Phrases of some units: surer annotations and first phrases are drawn more often."""
         rows, texts, weights = [], [], []
@@ -428,8 +424,7 @@ class TrainingRun:
                     rows.append(row)
                     texts.append(text)
                     weights.append(weight * (self.recipe.also if place else 1.0))
-        each = np.full(len(rows), source, np.int64)
-        return Examples(np.array(rows, np.int64), tuple(texts), np.array(weights), each)
+        return Examples(np.array(rows, np.int64), tuple(texts), np.array(weights))
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -462,7 +457,6 @@ class TrainingRun:
             parts=self._reduced(),
             classes=head.weight.shape[0] if head is not None and sizes.classes else 0,
             spread=sizes.spread,
-            sources=len(self.sources) if sizes.sources else 0,
             phrase_vector=self._predicted(),
             dropout=sizes.dropout,
             feature_dropout=sizes.feature_dropout,

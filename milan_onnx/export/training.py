@@ -81,9 +81,6 @@ class Examples:
     weight: NDArray[np.float64]
     """How often each is drawn, against the others (n,)."""
 
-    source: Ids
-    """Number of the source that its unit is of (n,)."""
-
     def __len__(self) -> int:
         return len(self.text)
 
@@ -103,7 +100,6 @@ class Examples:
             np.concatenate([part.unit for part, _ in full]),
             tuple(text for part, _ in full for text in part.text),
             np.concatenate([part.weight * (share / part.weight.sum()) for part, share in full]),
-            np.concatenate([part.source for part, _ in full]),
         )
 
 
@@ -182,13 +178,10 @@ def captioner_training(
     """
     device, pad, sampler = device_of(model), encoding.spec.pad, Sampler(train, rng, plan)
 
-    def begun(
-        rows: NDArray[np.float16], source: Ids | None = None
-    ) -> tuple[Memory, Tensor, Tensor]:
+    def begun(rows: NDArray[np.float16]) -> tuple[Memory, Tensor, Tensor]:
         values = torch.from_numpy(np.ascontiguousarray(rows)).float().to(device)
         inner = model.inputs.inner(values) if model.inputs is not None else values
-        which = None if source is None else torch.from_numpy(source).to(device)
-        return model.begin_inner(inner, which)
+        return model.begin_inner(inner)
 
     def score(chosen: Ids, source: Examples) -> tuple[Tensor, Tensor]:
         inputs, targets = encoding.encode([source.text[i] for i in chosen.tolist()], length)
@@ -200,7 +193,7 @@ def captioner_training(
         units = train.unit[chosen]
         inputs, targets = encoding.encode([train.text[i] for i in chosen.tolist()], length)
         places = sampler.places(counts[units], sampler.exemplars(table.shape[1]))
-        memory, h, c = begun(table[units[:, None], places], train.source[chosen])
+        memory, h, c = begun(table[units[:, None], places])
         log_probs, attention = model.teach(memory, h, c, inputs.to(device))
         value = cross_entropy(log_probs, targets.to(device), pad, plan.smoothing)
         if plan.penalty:

@@ -46,7 +46,6 @@ ALL_PARTS = replace(
     parts=((60, 12), (60, 8), (60, 0), (60, 6), (25, 25)),
     spread=True,
     phrase_vector=9,
-    sources=3,
     noise=0.2,
     feature_dropout=0.3,
 )
@@ -85,8 +84,6 @@ def made(config: CaptionerConfig) -> Captioner:
         module.inputs.set_statistics(mean, std, components)
         if config.classes:
             module.inputs.set_classifier(ClassHead(torch.randn(7, 12), torch.randn(7)))
-    if module.source is not None:
-        torch.nn.init.normal_(module.source.weight)
     return module.eval()
 
 

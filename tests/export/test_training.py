@@ -33,8 +33,7 @@ PLAN = LoopPlan(steps=1, batch=32)
 
 def examples(texts: list[str], first: int = 0, weight: float = 1.0) -> Examples:
     units = np.arange(first, first + len(texts))
-    source = np.arange(len(texts)) % 2
-    return Examples(units, tuple(texts), np.full(len(texts), weight), source)
+    return Examples(units, tuple(texts), np.full(len(texts), weight))
 
 
 def sampler(found: Examples, plan: LoopPlan = PLAN, seed: int = 0) -> Sampler:
@@ -161,29 +160,6 @@ def test_a_captioner_learns_phrases_and_to_predict_their_vectors(tmp_path) -> No
         predicted = model.phrase_vector(torch.cat([h, c], 1))
         alike = torch.nn.functional.cosine_similarity(predicted, vectors)
     assert alike.mean() > 0.9
-
-
-def test_a_captioner_says_it_as_the_first_source_does(tmp_path) -> None:
-    """The same features, said in other words by each source."""
-    words = ("red", "dogs", "blue", "cars")
-    encoding, rng = Encoding(words, vocabulary_spec(words)), np.random.default_rng(0)
-    table = rng.standard_normal((40, 4, 12)).astype(np.float16)
-    found = examples(["red dogs", "blue cars"] * 20)
-    torch.manual_seed(0)
-    sizes = CaptionerConfig(12, encoding.spec.size, 8, 16, 8, 10, spread=True, sources=2)
-    model, plan = Captioner(sizes), LoopPlan(steps=120, batch=16, rate=2e-2, validate_every=120)
-    prepared = prepare_all(model, table)
-    what = captioner_training(
-        model, prepared, np.full(40, 4), found, found, encoding, rng, plan, length=5, recipe="x"
-    )
-    train(what, plan, tmp_path / "captioner.pt", lambda text: None)
-    inputs, targets = encoding.encode(["red dogs", "blue cars"])
-    with torch.no_grad():
-        for source in (None, torch.tensor([0, 0]), torch.tensor([1, 1])):
-            values = model.inputs.inner(torch.from_numpy(prepared[[0, 0]]).float())
-            said, _ = model.teach(*model.begin_inner(values, source), inputs)
-            likely = said.gather(2, targets.unsqueeze(2)).sum((1, 2))
-            assert (likely[0] > likely[1]) == (source is None or source[0] == 0)
 
 
 # --- components ----------------------------------------------------------------------------------
