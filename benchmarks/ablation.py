@@ -4,9 +4,8 @@
 
 ``--work`` is a folder where the stage ``features`` of the recipe has run; its features serve all
 variants. Each is the recipe without one thing: a source of units, a part of the features (reduced
-to no component; the class probabilities are made of ``mean`` and stay), the second task, the class
-probabilities, the exemplars' spread; or the recipe with a part of the described units. It is
-trained to the end, and judged on the described units of the split val by ``milan-onnx evaluate``.
+to no component), the second task, the exemplars' spread; or the recipe with a part of the described
+units. It is trained to the end, and judged on the described units of the split val by ``milan-onnx evaluate``.
 Prints a row a variant as it comes; what ``--out`` has already is not done again. ``--set`` changes
 the recipe of all variants, such as ``--set captioner.steps=1000``.
 """
@@ -27,7 +26,7 @@ from milan_onnx.export.recipe import load_recipe
 SHARED = ("features", "classes.npy", "encoder.onnx")
 """What variants take from the work folder."""
 WHOLE = "whole recipe"
-SIZES = {"classes": "class probabilities", "spread": "spread of exemplars"}
+SIZES = {"spread": "spread of exemplars"}
 PARTS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5}
 """The learning curve."""
 

@@ -11,9 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-from milan_onnx.export.backbones import ClassHead
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,6 @@ class CaptionerConfig:
     """Length of each part of the features, and to how many fixed components it is brought first;
     none: features stay as they are."""
 
-    classes: int = 0
-    """Class probabilities of the region that are added to its features; 0 for none (paper)."""
-
     spread: bool = False
     """Whether first states are made of the exemplars' standard deviation beside their mean."""
 
@@ -62,7 +56,7 @@ class CaptionerConfig:
 
     @property
     def reduced(self) -> int:
-        """Length of the features that are projected, without class probabilities."""
+        """Length of the features that are projected."""
         return sum(wanted for _, wanted in self.parts) if self.parts else self.features
 
     @property
@@ -72,32 +66,22 @@ class CaptionerConfig:
 
 
 class FeatureInput(nn.Module):
-    """Optional preparation of features: standardise, reduce, add class probabilities, project.
-
-    The encoder's last level is what the backbone's classifier was trained on, so applying it to the
-    masked average tells what the region is of.
-    """
+    """Optional preparation of features: standardise, reduce, project."""
 
     CLIP = 6.0
-    CLASS_SCALE = 8.0
 
     mean: Tensor
     scale: Tensor
     components: Tensor
-    class_weight: Tensor
-    class_bias: Tensor
 
-    def __init__(self, config: CaptionerConfig, head: slice) -> None:
-        """``head``: which of the features the classifier is applied to."""
+    def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
-        self.config, self.head = config, head
+        self.config = config
         self.register_buffer("mean", torch.zeros(config.features))
         self.register_buffer("scale", torch.ones(config.features))
         reduced = config.reduced if config.parts else 0
         self.register_buffer("components", torch.zeros(config.features, reduced))
-        self.register_buffer("class_weight", torch.zeros(config.classes, head.stop - head.start))
-        self.register_buffer("class_bias", torch.zeros(config.classes))
-        self.project = nn.Linear(config.reduced + config.classes, config.projection)
+        self.project = nn.Linear(config.reduced, config.projection)
         self.norm = nn.LayerNorm(config.projection)
         self.dropout = nn.Dropout(config.feature_dropout)
 
@@ -108,24 +92,14 @@ class FeatureInput(nn.Module):
         if components is not None:
             self.components.copy_(components)
 
-    def set_classifier(self, head: ClassHead) -> None:
-        """Use the backbone's classifier for the class probabilities."""
-        self.class_weight.copy_(head.weight)
-        self.class_bias.copy_(head.bias)
-
     def standardised(self, features: Tensor) -> Tensor:
         """(..., F), clipped."""
         return ((features - self.mean) * self.scale).clamp(-self.CLIP, self.CLIP)
 
     def prepared(self, features: Tensor) -> Tensor:
-        """What does not change while the captioner learns: (..., F) to (..., R + classes)."""
+        """What does not change while the captioner learns: (..., F) to (..., R)."""
         standard = self.standardised(features)
-        if self.config.parts:
-            standard = standard @ self.components
-        if not self.config.classes:
-            return standard
-        odds = functional.linear(features[..., self.head], self.class_weight, self.class_bias)
-        return torch.cat([standard, odds.softmax(-1).sqrt() * self.CLASS_SCALE], dim=-1)
+        return standard @ self.components if self.config.parts else standard
 
     def inner(self, prepared: Tensor) -> Tensor:
         """What the captioner attends to: prepared features to (..., projection)."""
@@ -171,11 +145,10 @@ class Captioner(nn.Module):
     TINY = 1e-8
     """Keeps the gradient of the exemplars' spread finite where there is none."""
 
-    def __init__(self, config: CaptionerConfig, head: slice = slice(0, 0)) -> None:
-        """``head``: which of the features are the encoder's last level (see `FeatureInput`)."""
+    def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
         self.config = config
-        self.inputs = FeatureInput(config, head) if config.projection else None
+        self.inputs = FeatureInput(config) if config.projection else None
         whole = config.inner * (2 if config.spread else 1)
         self.init_h = nn.Linear(whole, config.hidden)
         self.init_c = nn.Linear(whole, config.hidden)

@@ -72,8 +72,9 @@ class Training:
     model: nn.Module
     """Its parameters are trained."""
 
-    loss: Callable[[], Tensor]
-    """Loss of the next batch; draws from ``rng`` and PyTorch's generator only."""
+    loss: Callable[[float], Tensor]
+    """Loss of the next batch, of the share of the steps that is done; draws from ``rng`` and
+    PyTorch's generator only."""
 
     validate: Callable[[], float]
     """Loss on held-out examples, lower is better; draws nothing."""
@@ -137,7 +138,7 @@ class _Loop:
         self.what.model.train()
         self.step += 1
         with self._precision():
-            loss = self.what.loss()
+            loss = self.what.loss((self.step - 1) / self.plan.steps)
         self.optimiser.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)

@@ -101,7 +101,7 @@ def write_bundle(
     alike, are averaged. ``words`` is the vocabulary without the special tokens; ``encoder`` is the
     encoder's graph if it was exported before."""
     vocabulary = vocabulary_spec(words)
-    sizes = {network.config.vocabulary for network in (*captioners, lm)}
+    sizes = {lm.config.vocabulary, *(each.config.vocabulary for each in captioners)}
     if sizes != {vocabulary.size}:
         raise UsageError("the captioner, the language model and the vocabulary differ in size")
     for module in (backbone.encoder, *captioners, lm):
@@ -303,20 +303,16 @@ def _whole(graph: GraphBuilder, captioner: Captioner, values: str) -> str:
 
 
 def _prepared(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
-    """Standardised, reduced part by part, with class probabilities; the same for all captioners."""
+    """Standardised, and reduced part by part; the same for all captioners."""
     centred = graph.op("Sub", features, graph.weight("inputs.mean", module.mean))
     scaled = graph.op("Mul", centred, graph.weight("inputs.scale", module.scale))
     low = graph.constant("clip_low", np.array(-module.CLIP, dtype=np.float32))
     high = graph.constant("clip_high", np.array(module.CLIP, dtype=np.float32))
-    standard = graph.op("Clip", scaled, low, high)
-    parts = _reduced(graph, module, standard) if module.config.parts else [standard]
-    if module.config.classes:
-        parts.append(_class_probabilities(graph, module, features))
-    joined: str = graph.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
-    return joined
+    standard: str = graph.op("Clip", scaled, low, high)
+    return _reduced(graph, module, standard) if module.config.parts else standard
 
 
-def _reduced(graph: GraphBuilder, module: FeatureInput, standard: str) -> list[str]:
+def _reduced(graph: GraphBuilder, module: FeatureInput, standard: str) -> str:
     """The components of each part that has any: as blocks, for most of the matrix is zeros."""
     widths = np.array([width for width, _ in module.config.parts], dtype=np.int64)
     names = [f"part_{number}" for number in range(len(widths))]
@@ -329,7 +325,8 @@ def _reduced(graph: GraphBuilder, module: FeatureInput, standard: str) -> list[s
             found.append(name)
         elif wanted:
             found.append(graph.op("MatMul", name, graph.weight(f"components.{name}", block)))
-    return found
+    joined: str = graph.op("Concat", *found, axis=-1)
+    return joined
 
 
 def _values(graph: GraphBuilder, module: FeatureInput | None, prepared: str, out: str) -> str:
@@ -347,22 +344,6 @@ def _values(graph: GraphBuilder, module: FeatureInput | None, prepared: str, out
     )
     values: str = graph.op("Relu", normal, out=out)
     return values
-
-
-def _class_probabilities(graph: GraphBuilder, module: FeatureInput, features: str) -> str:
-    last = graph.op(
-        "Slice",
-        features,
-        graph.constant("head_begin", np.array([module.head.start], dtype=np.int64)),
-        graph.constant("head_end", np.array([module.head.stop], dtype=np.int64)),
-        graph.constant("head_axis", np.array([2], dtype=np.int64)),
-    )
-    product = graph.op("MatMul", last, graph.weight("inputs.class_weight", module.class_weight.T))
-    logits = graph.op("Add", product, graph.weight("inputs.class_bias", module.class_bias))
-    roots = graph.op("Sqrt", graph.op("Softmax", logits, axis=-1))
-    scale = graph.constant("class_scale", np.array(module.CLASS_SCALE, dtype=np.float32))
-    scaled: str = graph.op("Mul", roots, scale)
-    return scaled
 
 
 def captioner_step_model(captioners: Sequence[Captioner]) -> onnx.ModelProto:

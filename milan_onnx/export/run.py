@@ -113,9 +113,6 @@ class Sizes:
     """Principal components that each part of the features is reduced to while training; parts that
     are not named stay as they are."""
 
-    classes: bool = False
-    """Whether the captioner sees the backbone's class probabilities."""
-
     spread: bool = False
     """Whether first states are made of the exemplars' spread too."""
 
@@ -181,6 +178,10 @@ class Recipe:
     shares: Mapping[str, float] = field(default_factory=lambda: {"annotated": 1.0})
     """How often described units (``annotated``) are drawn, and those of further sources:
     ``mirrored``, ``labels``, ``classes``, ``drawings`` (`milan_onnx.export.sources`)."""
+
+    shares_at_end: Mapping[str, float] = field(default_factory=dict)
+    """The same at the end (none: they stay), which `shares` pass to while training (see
+    `milan_onnx.export.training.SHIFT`): what others teach first, described units say last."""
 
     labels: int = 3000
     """Virtual units of labelled photos."""
@@ -296,6 +297,9 @@ class TrainingRun:
                 raise UsageError(
                     f"no source is named {name!r}", hint=f"known are {', '.join(made)}"
                 )
+        last = self.recipe.shares_at_end or shares
+        for name in shares.keys() - last.keys():
+            raise UsageError(f"shares_at_end lacks {name}", hint="name all sources of shares there")
         if shares.get("annotated", 0) <= 0:
             raise UsageError(
                 "shares.annotated is 0: nothing tells when the weights are best",
@@ -402,15 +406,16 @@ class TrainingRun:
     def examples(self) -> tuple[Examples, Examples]:
         """Phrases to train on and those of held-out units; units count on over the sources."""
         held_out, used = set(self.split.val), set(self.split.train)
-        parts, first, val = [], 0, []
+        parts, number, val = [], 0, []
         for name, source in self.sources.items():
             keys = used if name in ("annotated", "mirrored") else None
-            parts.append(self._examples(source.units, first, keys))
+            parts.append(self._examples(source.units, number, keys))
             if name == "annotated":
-                val.append(self._examples(source.units, first, held_out))
-            first += len(source.units)
-        shares = [self.recipe.shares[name] for name in self.sources]
-        return Examples.joined(parts, shares), Examples.joined(val, [1.0] * len(val))
+                val.append(self._examples(source.units, number, held_out))
+            number += len(source.units)
+        first = [self.recipe.shares[name] for name in self.sources]
+        last = [(self.recipe.shares_at_end or self.recipe.shares)[name] for name in self.sources]
+        return Examples.joined(parts, first, last), Examples.joined(val, [1.0], [1.0])
 
     def _examples(
         self, units: Sequence[AnnotatedUnit], first: int, keys: set[str] | None
@@ -424,7 +429,8 @@ class TrainingRun:
                     rows.append(row)
                     texts.append(text)
                     weights.append(weight * (self.recipe.also if place else 1.0))
-        return Examples(np.array(rows, np.int64), tuple(texts), np.array(weights))
+        each = np.array(weights)
+        return Examples(np.array(rows, np.int64), tuple(texts), each, each)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -445,8 +451,7 @@ class TrainingRun:
 
     def captioner(self) -> Captioner:
         """A captioner of the recipe's sizes, untrained."""
-        sizes, head = self.recipe.sizes, self.backbone.head
-        last = sum(level.channels for level in self.spec.levels)
+        sizes = self.recipe.sizes
         config = CaptionerConfig(
             self.spec.features,
             self.encoding.spec.size,
@@ -455,17 +460,13 @@ class TrainingRun:
             sizes.attention,
             sizes.projection,
             parts=self._reduced(),
-            classes=head.weight.shape[0] if head is not None and sizes.classes else 0,
             spread=sizes.spread,
             phrase_vector=self._predicted(),
             dropout=sizes.dropout,
             feature_dropout=sizes.feature_dropout,
             noise=sizes.noise,
         )
-        model = Captioner(config, slice(last - self.spec.levels[-1].channels, last))
-        if model.inputs is not None and head is not None and config.classes:
-            model.inputs.set_classifier(head)
-        return model
+        return Captioner(config)
 
     def _predicted(self) -> int:
         """Length of the phrase vectors that the captioner predicts; 0: none."""

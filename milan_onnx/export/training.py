@@ -32,7 +32,9 @@ VALIDATED = 256
 """Examples scored at once."""
 GROUPS = 6
 """Batches drawn for each that is taken, so that it can hold phrases of like length."""
-FEW = 0.15
+SHIFT = 0.2, 0.7
+"""Shares of the training between which first weights of examples pass to last ones."""
+FEW = 0.05
 """Share of the batches, of those with fewer exemplars, that have one to three."""
 
 
@@ -79,27 +81,34 @@ class Examples:
     """The phrases."""
 
     weight: NDArray[np.float64]
-    """How often each is drawn, against the others (n,)."""
+    """How often each is drawn, against the others, when training begins (n,)."""
+
+    weight_at_end: NDArray[np.float64]
+    """The same when it ends (n,)."""
 
     def __len__(self) -> int:
         return len(self.text)
 
     @staticmethod
-    def joined(parts: Sequence[Examples], shares: Sequence[float]) -> Examples:
-        """Several, of which each is drawn for its share of the whole.
+    def joined(
+        parts: Sequence[Examples], first: Sequence[float], last: Sequence[float]
+    ) -> Examples:
+        """Several, of which each is drawn for its share of the whole, at first and at last.
 
         Raises UsageError where all are empty.
         """
-        full = [(part, share) for part, share in zip(parts, shares, strict=True) if len(part)]
+        rows = zip(parts, first, last, strict=True)
+        full = [row for row in rows if len(row[0])]
         if not full:
             raise UsageError(
                 "no unit is left to train on, or none is held out",
                 hint="give more units, or other `held_out` and `part`",
             )
         return Examples(
-            np.concatenate([part.unit for part, _ in full]),
-            tuple(text for part, _ in full for text in part.text),
-            np.concatenate([part.weight * (share / part.weight.sum()) for part, share in full]),
+            np.concatenate([part.unit for part, _, _ in full]),
+            tuple(text for part, _, _ in full for text in part.text),
+            np.concatenate([part.weight * (a / part.weight.sum()) for part, a, _ in full]),
+            np.concatenate([part.weight * (b / part.weight.sum()) for part, _, b in full]),
         )
 
 
@@ -108,14 +117,21 @@ class Sampler:
 
     def __init__(self, examples: Examples, rng: np.random.Generator, plan: LoopPlan) -> None:
         self.examples, self._rng, self._plan = examples, rng, plan
-        self._bounds = np.cumsum(examples.weight / examples.weight.sum())
+        weights = examples.weight, examples.weight_at_end
+        self._bounds = [np.cumsum(weight / weight.sum()) for weight in weights]
         self._length = np.array([len(tokenise(text)) for text in examples.text])
 
-    def draw(self) -> Ids:
-        """Rows (batch,) of phrases of like length: padding would cost as much as words."""
+    def draw(self, done: float) -> Ids:
+        """Rows (batch,) of phrases of like length: padding would cost as much as words.
+
+        ``done``: share of the training that is over.
+        """
         groups = GROUPS if self._plan.alike else 1
-        found = np.searchsorted(self._bounds, self._rng.random(groups * self._plan.batch))
-        found = np.minimum(found, len(self._bounds) - 1)
+        shifted = min(1.0, max(0.0, (done - SHIFT[0]) / (SHIFT[1] - SHIFT[0])))
+        first, last = self._bounds
+        bounds = (1 - shifted) * first + shifted * last
+        found = np.searchsorted(bounds, self._rng.random(groups * self._plan.batch))
+        found = np.minimum(found, len(bounds) - 1)
         order = np.argsort(self._length[found] + self._rng.random(len(found)))
         begin = int(self._rng.integers(groups)) * self._plan.batch
         return found[order[begin : begin + self._plan.batch]]
@@ -188,8 +204,8 @@ def captioner_training(
         log_probs, _ = model.teach(*begun(table[source.unit[chosen]]), inputs.to(device))
         return log_probs, targets.to(device)
 
-    def loss() -> Tensor:
-        chosen = sampler.draw()
+    def loss(done: float) -> Tensor:
+        chosen = sampler.draw(done)
         units = train.unit[chosen]
         inputs, targets = encoding.encode([train.text[i] for i in chosen.tolist()], length)
         places = sampler.places(counts[units], sampler.exemplars(table.shape[1]))
@@ -227,8 +243,8 @@ def language_model_training(
         inputs, targets = encoding.encode([source.text[i] for i in chosen.tolist()], length)
         return model(inputs.to(device)), targets.to(device)
 
-    def loss() -> Tensor:
-        log_probs, targets = score(sampler.draw(), train)
+    def loss(done: float) -> Tensor:
+        log_probs, targets = score(sampler.draw(1.0), train)  # p(d) of what is said at last
         return cross_entropy(log_probs, targets, pad, plan.smoothing)
 
     return Training("lm", model, loss, _validation(model, score, val, pad), rng, recipe)

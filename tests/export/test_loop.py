@@ -37,7 +37,7 @@ def make(stop_at: int = 0, seed: int = 0) -> Training:
     rng, steps = np.random.default_rng(seed), 0
     held = torch.from_numpy(np.random.default_rng(9).standard_normal((32, 4))).float()
 
-    def loss() -> torch.Tensor:
+    def loss(done: float) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == stop_at:
@@ -137,7 +137,7 @@ from tests.export.test_loop import PLAN, make, said
 from dataclasses import replace
 import time
 what = make()
-slow = replace(what, loss=lambda: (time.sleep(0.01), what.loss())[1])
+slow = replace(what, loss=lambda done: (time.sleep(0.01), what.loss(done))[1])
 from milan_onnx.export.loop import train
 train(slow, PLAN, Path(sys.argv[1]), said)
 """

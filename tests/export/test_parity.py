@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
 
 from milan_onnx.export import onnx_export as export  # noqa: E402
-from milan_onnx.export.backbones import ClassHead, build_backbone  # noqa: E402
+from milan_onnx.export.backbones import build_backbone  # noqa: E402
 from milan_onnx.export.captioner import Captioner, CaptionerConfig, Memory  # noqa: E402
 from milan_onnx.export.components import principal_components  # noqa: E402
 from milan_onnx.export.language_model import (  # noqa: E402
@@ -35,11 +35,10 @@ NARROW = CaptionerConfig(
     hidden=24,
     attention=16,
     projection=20,
-    classes=7,
 )
 WIDTHS = {"mean": 60, "spread": 60, "ring": 60, "frame": 60, "geometry": 25}
 REDUCED = {"mean": 12, "spread": 8, "ring": 0, "frame": 6}
-# Of all parts, as the default bundle has it: the encoder's last level is not the last of them.
+# Of all parts, as the default bundle has it.
 ALL_PARTS = replace(
     NARROW,
     features=265,
@@ -53,10 +52,9 @@ CONFIGS = {
     "paper": PAPER,
     "paper-resnet18": PAPER_RESNET18,
     "projected": NARROW,
-    "spread": replace(NARROW, spread=True, classes=0),
+    "spread": replace(NARROW, spread=True),
     "all-parts": ALL_PARTS,
 }
-HEAD = slice(48, 60)
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -76,14 +74,12 @@ def close(a: Any, b: Any) -> None:
 def made(config: CaptionerConfig) -> Captioner:
     """A captioner with random weights, statistics, components and classifier."""
     torch.manual_seed(3)
-    module = Captioner(config, HEAD)
+    module = Captioner(config)
     if module.inputs is not None:
         mean, std = torch.randn(config.features), torch.rand(config.features) + 0.5
         standard = torch.randn(400, config.features)
         components = principal_components(standard, WIDTHS, REDUCED) if config.parts else None
         module.inputs.set_statistics(mean, std, components)
-        if config.classes:
-            module.inputs.set_classifier(ClassHead(torch.randn(7, 12), torch.randn(7)))
     return module.eval()
 
 
@@ -157,18 +153,6 @@ def test_captioners_follow_pytorch_over_ragged_steps(captioners: list[Captioner]
         close(np.take_along_axis(log_prob.numpy(), out["next_token"], 1), out["log_prob"])
         close(out["target_log_prob"], log_prob[target[0], target[1]])
         unit, state = unit[parent], out
-
-
-@torch.no_grad()
-def test_class_probabilities_are_of_the_head_s_features_alone() -> None:
-    module = made(NARROW)
-    assert module.inputs is not None
-    features = torch.randn(2, 3, 60)
-    before = module.inputs.prepared(features)[..., 60:]
-    logits = features[..., 48:] @ module.inputs.class_weight.T + module.inputs.class_bias
-    torch.testing.assert_close(before, 8 * logits.softmax(-1).sqrt())
-    features[..., :48] += 1
-    torch.testing.assert_close(module.inputs.prepared(features)[..., 60:], before)
 
 
 @torch.no_grad()

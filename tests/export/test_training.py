@@ -33,7 +33,8 @@ PLAN = LoopPlan(steps=1, batch=32)
 
 def examples(texts: list[str], first: int = 0, weight: float = 1.0) -> Examples:
     units = np.arange(first, first + len(texts))
-    return Examples(units, tuple(texts), np.full(len(texts), weight))
+    weights = np.full(len(texts), weight)
+    return Examples(units, tuple(texts), weights, weights)
 
 
 def sampler(found: Examples, plan: LoopPlan = PLAN, seed: int = 0) -> Sampler:
@@ -62,15 +63,16 @@ def test_phrases_become_inputs_and_targets() -> None:
 
 def test_joined_examples_are_drawn_by_their_shares() -> None:
     parts = [examples(["a"] * 8, weight=3.0), examples(["b b"] * 2, 8), examples([])]
-    joined = Examples.joined(parts, [0.75, 0.25, 5.0])
+    joined = Examples.joined(parts, [0.75, 0.25, 5.0], [0.25, 0.75, 5.0])
     assert joined.unit.tolist() == list(range(10)) and len(joined) == 10
     assert joined.weight[:8].sum() == pytest.approx(0.75)
     assert joined.weight[8:].sum() == pytest.approx(0.25)
     draws = sampler(joined, replace(PLAN, alike=False))
-    drawn = np.concatenate([draws.draw() for _ in range(200)])
-    assert (drawn < 8).mean() == pytest.approx(0.75, abs=0.03)
+    for done, share in ((0.0, 0.75), (0.2, 0.75), (0.45, 0.5), (0.7, 0.25), (1.0, 0.25)):
+        drawn = np.concatenate([draws.draw(done) for _ in range(200)])
+        assert (drawn < 8).mean() == pytest.approx(share, abs=0.03)
     with pytest.raises(UsageError, match="no unit is left"):
-        Examples.joined([examples([])], [1.0])
+        Examples.joined([examples([])], [1.0], [1.0])
 
 
 # --- batches -------------------------------------------------------------------------------------
@@ -79,19 +81,19 @@ def test_joined_examples_are_drawn_by_their_shares() -> None:
 def test_batches_hold_phrases_of_like_length() -> None:
     texts = [" ".join(["word"] * (1 + number % 12)) for number in range(240)]
     alike, mixed = (sampler(examples(texts), replace(PLAN, alike=a)) for a in (True, False))
-    spread = [[np.ptp([len(texts[row].split()) for row in draws.draw()]) for _ in range(30)]
+    spread = [[np.ptp([len(texts[row].split()) for row in draws.draw(0)]) for _ in range(30)]
               for draws in (alike, mixed)]  # fmt: skip
     assert np.mean(spread[0]) < 4 < 9 < np.mean(spread[1])
-    lengths = [len(texts[row].split()) for _ in range(100) for row in alike.draw()]
+    lengths = [len(texts[row].split()) for _ in range(100) for row in alike.draw(0)]
     assert len(lengths) == 3200 and set(lengths) == set(range(1, 13))
 
 
 def test_batches_are_the_same_for_a_seed() -> None:
     found = examples([f"{number} dogs" for number in range(50)])
     a, b, c = (sampler(found, seed=seed) for seed in (4, 4, 5))
-    first = a.draw()
-    np.testing.assert_array_equal(first, b.draw())
-    assert (first != c.draw()).any()
+    first = a.draw(0)
+    np.testing.assert_array_equal(first, b.draw(0))
+    assert (first != c.draw(0)).any()
 
 
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=9), st.integers(1, 15), st.integers(0, 9))
