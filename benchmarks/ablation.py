@@ -6,8 +6,8 @@
 variants. Each is the recipe without one thing: a source of units, a part of the features (reduced
 to no component), the second task, the exemplars' spread; or the recipe with a part of the described
 units. It is trained to the end, and judged on the described units of the split val by ``milan-onnx
-evaluate``. Prints a row a variant as it comes; what ``--out`` has already is not done again. ``--set`` changes
-the recipe of all variants, such as ``--set captioner.steps=1000``.
+evaluate``. Prints a row a variant as it comes; what ``--out`` has already is not done again.
+``--set`` changes the recipe of all variants, such as ``--set captioner.steps=1000``.
 """
 
 from __future__ import annotations

@@ -285,8 +285,8 @@ class SearchDefaults:
     """``consensus``: hypotheses count by exp(sharpness * PMI); 0: all alike."""
 
     predicted: float = 0.0
-    """``consensus``: how much the predicted phrase vector counts, all hypotheses together being 1;
-    nothing where the captioner predicts none."""
+    """``consensus``: how much the predicted phrase vector counts at most, all hypotheses together
+    being 1; nothing where the captioner predicts none."""
 
     legacy: bool = False
     """Repeat the quirks of the paper's code: one term too many in log p(d) of the reranking, λ

@@ -89,7 +89,8 @@ class DrawnUnits:
         first, second = (names[i] for i in rng.choice(len(names), 2, replace=False).tolist())
         if rng.random() < PAIRS and kind in ("name", "colour"):
             rows = [self._groups[kind][name] for name in (first, second)]
-            shown = [int(rng.choice(rows[rank % 2])) for rank in range(exemplars)]
+            share = rng.uniform(0.2, 0.8)  # units that answer to two things seldom do so alike
+            shown = [int(rng.choice(rows[int(rng.random() > share)])) for _ in range(exemplars)]
             if kind == "colour":
                 return f"{first} and {second} areas", shown
             return f"{first} and {second}", shown

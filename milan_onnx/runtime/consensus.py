@@ -11,9 +11,10 @@ The further candidates are those that together with it most likely hold the trut
 that adds most to sum_j w_j max_i sim(i, j) over the candidates i (greedy facility location,
 Cornuejols et al. 1977).
 
-The captioner may predict the phrase vector of the truth itself. It is then one hypothesis more, of
-the weight ``predicted``, that is never told: the beam knows what can be said in words, the
-prediction is not scattered over the ways to say it.
+The captioner may predict the phrase vector of the truth itself. It is then one hypothesis more that
+is never told: the beam knows what can be said in words, the prediction is not scattered over the
+ways to say it, but lies between things where several may be true. Its weight is ``predicted`` times
+(1 - A)^4, A the highest agreement of the others: where they agree, it does not count.
 
 All of it is float64, and of one unit alone: company in a batch changes no bit.
 """
@@ -35,6 +36,8 @@ RESOLUTION = 1e-6
 """Agreements that differ by less are ties."""
 POWER = 8
 """Of the cosine, in the similarity: chosen on described units (docs/training-log.md)."""
+DOUBT = 4
+"""Of 1 - A, in the weight of a prediction: chosen on described and planted units."""
 
 
 def word_table(path: Path, words: Sequence[int], size: int) -> Scores:
@@ -79,10 +82,12 @@ def with_prediction(
 ) -> tuple[Scores, Scores]:
     """Similarities (H, H + 1) and weights (H + 1,) with a predicted phrase vector as the last.
 
-    ``predicted`` (H,): cosine of each hypothesis with it; ``weight``: its own, all H being 1.
+    ``predicted`` (H,): cosine of each hypothesis with it; ``weight``: its own where no hypothesis
+    agrees with another, all H being 1.
     """
+    counted = weight * (1 - agreements(similarity, weights).max()) ** DOUBT
     last = np.clip(predicted, 0, 1) ** POWER
-    return np.c_[similarity, last], np.append(weights, weight) / (1 + weight)
+    return np.c_[similarity, last], np.append(weights, counted) / (1 + counted)
 
 
 def cosines(phrases: Scores, vector: Scores) -> Scores:

@@ -134,7 +134,7 @@ def plain_first(
         return replace(unit[best], agreement=scores[best])
     lengths = [np.linalg.norm(s) * np.linalg.norm(predicted) for s in sums]
     alike = [s @ predicted / n if n else 0.0 for s, n in zip(sums, lengths, strict=True)]
-    share = search.predicted
+    share = search.predicted * (1 - max(scores)) ** 4
     scores = [
         (score + share * max(0.0, cosine) ** POWER) / (1 + share)
         for score, cosine in zip(scores, alike, strict=True)
@@ -172,6 +172,8 @@ def test_a_prediction_is_one_hypothesis_more_that_is_not_told() -> None:
     predicted = cosines(phrases, 3 * phrases[1])
     assert predicted.tolist() == pytest.approx([float(phrases[0] @ phrases[1]), 1.0, 0.0])
     joined, counted = with_prediction(alike, weights, predicted, 1e6)
+    doubt = (1 - agreements(alike, weights).max()) ** 4
+    assert counted[-1] == pytest.approx(1e6 * doubt / (1 + 1e6 * doubt))
     assert joined.shape == (3, 4) and counted.sum() == pytest.approx(1)
     found = agreements(joined, counted)
     assert found[1] == pytest.approx(1, abs=1e-5)
