@@ -298,8 +298,11 @@ class TrainingRun:
                     f"no source is named {name!r}", hint=f"known are {', '.join(made)}"
                 )
         last = self.recipe.shares_at_end or shares
-        for name in shares.keys() - last.keys():
-            raise UsageError(f"shares_at_end lacks {name}", hint="name all sources of shares there")
+        for name in shares:
+            if shares[name] > 0 and name not in last:
+                raise UsageError(
+                    f"shares_at_end lacks {name}", hint="name all sources of shares there"
+                )
         if shares.get("annotated", 0) <= 0:
             raise UsageError(
                 "shares.annotated is 0: nothing tells when the weights are best",
