@@ -14,7 +14,7 @@ Cornuejols et al. 1977).
 The captioner may predict the phrase vector of the truth itself. It is then one hypothesis more that
 is never told: the beam knows what can be said in words, the prediction is not scattered over the
 ways to say it, but lies between things where several may be true. Its weight is ``predicted`` times
-(1 - A)^4, A the highest agreement of the others: where they agree, it does not count.
+(1 - A)^2, A the highest agreement of the others: where they agree, it does not count.
 
 All of it is float64, and of one unit alone: company in a batch changes no bit.
 """
@@ -36,8 +36,8 @@ RESOLUTION = 1e-6
 """Agreements that differ by less are ties."""
 POWER = 8
 """Of the cosine, in the similarity: chosen on described units (docs/training-log.md)."""
-DOUBT = 4
-"""Of 1 - A, in the weight of a prediction: chosen on described and planted units."""
+DOUBT = 2
+"""Power of 1 - A in the weight of a prediction: chosen on described, planted and class units."""
 
 
 def word_table(path: Path, words: Sequence[int], size: int) -> Scores:

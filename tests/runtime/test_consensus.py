@@ -15,6 +15,7 @@ from milan_onnx.bundle import WORD_VECTORS, Bundle, load_bundle, read_word_vecto
 from milan_onnx.errors import BundleError, UsageError
 from milan_onnx.runtime import Describer, Device, Hypothesis, search_options
 from milan_onnx.runtime.consensus import (
+    DOUBT,
     POWER,
     agreements,
     cosines,
@@ -134,7 +135,7 @@ def plain_first(
         return replace(unit[best], agreement=scores[best])
     lengths = [np.linalg.norm(s) * np.linalg.norm(predicted) for s in sums]
     alike = [s @ predicted / n if n else 0.0 for s, n in zip(sums, lengths, strict=True)]
-    share = search.predicted * (1 - max(scores)) ** 4
+    share = search.predicted * (1 - max(scores)) ** DOUBT
     scores = [
         (score + share * max(0.0, cosine) ** POWER) / (1 + share)
         for score, cosine in zip(scores, alike, strict=True)
@@ -172,7 +173,7 @@ def test_a_prediction_is_one_hypothesis_more_that_is_not_told() -> None:
     predicted = cosines(phrases, 3 * phrases[1])
     assert predicted.tolist() == pytest.approx([float(phrases[0] @ phrases[1]), 1.0, 0.0])
     joined, counted = with_prediction(alike, weights, predicted, 1e6)
-    doubt = (1 - agreements(alike, weights).max()) ** 4
+    doubt = (1 - agreements(alike, weights).max()) ** DOUBT
     assert counted[-1] == pytest.approx(1e6 * doubt / (1 + 1e6 * doubt))
     assert joined.shape == (3, 4) and counted.sum() == pytest.approx(1)
     found = agreements(joined, counted)
