@@ -145,7 +145,7 @@ class ClassPlan:
     exemplars: int = 15
     """K."""
 
-    least: float = 0.1
+    least: float = 0.25
     """Mean probability of the class over the exemplars below which they show something else."""
 
 
