@@ -26,7 +26,6 @@ from milan_onnx.export.recipe import load_recipe
 SHARED = ("features", "classes.npy", "encoder.onnx")
 """What variants take from the work folder."""
 WHOLE = "whole recipe"
-SIZES = {"spread": "spread of exemplars"}
 PARTS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5}
 """The learning curve."""
 
@@ -42,9 +41,8 @@ def variants(recipe: str, changes: Sequence[str] = ()) -> dict[str, list[str]]:
         found[f"without the part {part}"] = [f"sizes.reduced.{part}=0"]
     if table["captioner"].get("phrase_vector"):
         found["without phrase vectors"] = ["captioner.phrase_vector=0"]
-    for name, what in SIZES.items():
-        if table["sizes"].get(name):
-            found[f"without {what}"] = [f"sizes.{name}=false"]
+    if table["sizes"].get("spread"):
+        found["without spread of exemplars"] = ["sizes.spread=false"]
     for name, part in PARTS.items():
         found[f"{name} of the units"] = [f"part={part}"]
     return found

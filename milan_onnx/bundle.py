@@ -112,6 +112,7 @@ CAPTIONER_STEP = "captioner_step.onnx"
 LM_STEP = "lm_step.onnx"
 MODEL_CARD = "MODEL_CARD.md"
 WORD_VECTORS = "word_vectors.npy"
+PHRASE_VECTOR = "phrase_vector"
 REQUIRED = (ENCODER, CAPTIONER_INIT, CAPTIONER_STEP, LM_STEP, TOKENIZER, MODEL_CARD)
 
 Part = Literal["mean", "spread", "ring", "frame", "geometry"]

@@ -156,11 +156,19 @@ def model_card(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
 
 def _training(facts: Mapping[str, Any]) -> str:
     """What was learned from, a line a source."""
-    shares, lines = facts["shares"], []
-    for name, count in facts["units"].items():
-        share = shares[name] / sum(shares.values())
-        lines.append(f"- {NAMES[name].format(count=count)}; {share:.0%} of the examples")
+    units, lines = facts["units"], []
+    first, last = (
+        {name: facts[key][name] for name in units} if facts[key] else {}
+        for key in ("shares", "shares_at_end")
+    )
+    for name, count in units.items():
+        line = f"- {NAMES[name].format(count=count)}; {_share(name, first)} of the examples"
+        lines.append(f"{line} at first, {_share(name, last)} at last" if last else line)
     return "\n".join([*lines, ""])
+
+
+def _share(name: str, shares: Mapping[str, float]) -> str:
+    return f"{shares[name] / sum(shares.values()):.0%}"
 
 
 def _confidence(found: Mapping[str, Any] | None) -> list[str]:

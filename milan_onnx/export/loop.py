@@ -94,11 +94,8 @@ def train(what: Training, plan: LoopPlan, out: Path, say: Say) -> float:
     what was saved belongs to another recipe, MilanError when the loss is no number any more.
     """
     if out.is_file():
-        saved = _load(out, what.recipe)
-        what.model.load_state_dict(saved["state"])
-        what.model.eval()
         say(f"{what.name}: {out} is there, nothing to do")
-        return float(saved["val"])
+        return load(what.model, out, what.recipe)
     loop = _Loop(what, plan, out.with_suffix(".resume"))
     loop.restore(say)
     started, first = perf_counter(), loop.step
@@ -114,6 +111,17 @@ def train(what: Training, plan: LoopPlan, out: Path, say: Say) -> float:
     _save({"state": loop.best_state, "val": loop.best, "recipe": what.recipe}, out)
     loop.path.unlink(missing_ok=True)
     return loop.best
+
+
+def load(model: nn.Module, path: Path, recipe: str) -> float:
+    """Take over the weights that a loop left, to be used; returns their validation loss.
+
+    Raises FileNotFoundError, or UsageError as `train`.
+    """
+    saved = _load(path, recipe)
+    model.load_state_dict(saved["state"])
+    model.eval()
+    return float(saved["val"])
 
 
 class _Loop:
@@ -215,8 +223,10 @@ class _Loop:
 
 def _load(path: Path, recipe: str) -> Mapping[str, Any]:
     try:
-        saved: Mapping[str, Any] = torch.load(path, weights_only=True)
+        saved: Mapping[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         found = saved["recipe"]
+    except FileNotFoundError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).split("\n")[0]
         raise UsageError(f"{path} cannot be read: {reason}", hint="remove it") from error

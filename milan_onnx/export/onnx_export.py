@@ -43,7 +43,6 @@ from milan_onnx.files import write_bytes
 
 START, STOP, PAD, UNK = SPECIALS = ("<start>", "<stop>", "<pad>", "<unk>")
 ENCODER_OPSET = 20
-PHRASE_VECTOR = "phrase_vector"
 
 
 @dataclass(frozen=True)
@@ -283,8 +282,8 @@ def captioner_init_model(captioners: Sequence[Captioner]) -> onnx.ModelProto:
             states = graph.op("Concat", f"h{tag}", f"c{tag}", axis=1)
             predicted.append(graph.linear("phrase_vector", captioner.phrase_vector, states))
     if predicted:
-        graph.op("Mean", *predicted, out=PHRASE_VECTOR)
-        graph.output(PHRASE_VECTOR, FLOAT, ("U", captioners[0].config.phrase_vector))
+        graph.op("Mean", *predicted, out=bundle.PHRASE_VECTOR)
+        graph.output(bundle.PHRASE_VECTOR, FLOAT, ("U", captioners[0].config.phrase_vector))
     return graph.model()
 
 

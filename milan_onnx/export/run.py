@@ -44,7 +44,7 @@ from milan_onnx.export.card import model_card
 from milan_onnx.export.components import principal_components
 from milan_onnx.export.drawings import DrawnUnits
 from milan_onnx.export.language_model import LanguageModel, LanguageModelConfig
-from milan_onnx.export.loop import LoopPlan, train
+from milan_onnx.export.loop import LoopPlan, load, train
 from milan_onnx.export.sources import (
     ClassPlan,
     ClassUnits,
@@ -110,8 +110,8 @@ class Sizes:
     """Length that features are projected to; 0: they are not."""
 
     reduced: Mapping[str, int] = field(default_factory=dict)
-    """Principal components that each part of the features is reduced to while training; parts that
-    are not named stay as they are."""
+    """Principal components that each part of the features is reduced to; parts that are not named
+    stay as they are."""
 
     spread: bool = False
     """Whether first states are made of the exemplars' spread too."""
@@ -219,6 +219,11 @@ class Recipe:
     rounded: bool = True
     """Whether weights are rounded to float16."""
 
+    @property
+    def last_shares(self) -> Mapping[str, float]:
+        """Shares of the sources when training ends."""
+        return self.shares_at_end or self.shares
+
 
 @dataclass(frozen=True)
 class Options:
@@ -252,11 +257,15 @@ class TrainingRun:
     stages = ("features", "vectors", "captioner", "lm")
 
     def __init__(self, options: Options) -> None:
-        """Raises UsageError where the recipe has no captioner to train."""
+        """Raises UsageError where the recipe has no captioner to train, or nothing to predict."""
         self.options, self.recipe = options, options.recipe
         if self.recipe.members < 1:
             raise UsageError(
                 f"members cannot be {self.recipe.members}", hint="give 1, or more to average"
+            )
+        if self.recipe.captioner.phrase_vector > 0 and self.recipe.vectors is None:
+            raise UsageError(
+                "captioner.phrase_vector wants word vectors", hint="add [vectors], or leave it out"
             )
         self.say: Callable[[str], None] = options.say.note
         options.work.mkdir(parents=True, exist_ok=True)
@@ -297,9 +306,8 @@ class TrainingRun:
                 raise UsageError(
                     f"no source is named {name!r}", hint=f"known are {', '.join(made)}"
                 )
-        last = self.recipe.shares_at_end or shares
         for name in shares:
-            if shares[name] > 0 and name not in last:
+            if shares[name] > 0 and name not in self.recipe.last_shares:
                 raise UsageError(
                     f"shares_at_end lacks {name}", hint="name all sources of shares there"
                 )
@@ -417,7 +425,7 @@ class TrainingRun:
                 val.append(self._examples(source.units, number, held_out))
             number += len(source.units)
         first = [self.recipe.shares[name] for name in self.sources]
-        last = [(self.recipe.shares_at_end or self.recipe.shares)[name] for name in self.sources]
+        last = [self.recipe.last_shares[name] for name in self.sources]
         return Examples.joined(parts, first, last), Examples.joined(val, [1.0], [1.0])
 
     def _examples(
@@ -473,12 +481,8 @@ class TrainingRun:
 
     def _predicted(self) -> int:
         """Length of the phrase vectors that the captioner predicts; 0: none."""
-        plan, wanted = self.recipe.vectors, self.recipe.captioner.phrase_vector > 0
-        if wanted and plan is None:
-            raise UsageError(
-                "captioner.phrase_vector wants word vectors", hint="add [vectors], or leave it out"
-            )
-        return plan.length if wanted and plan is not None else 0
+        plan = self.recipe.vectors
+        return plan.length if plan is not None and self.recipe.captioner.phrase_vector > 0 else 0
 
     def _widths(self) -> dict[str, int]:
         """Length of each part of the features."""
@@ -621,8 +625,9 @@ class TrainingRun:
         captioners the mean."""
         paths, lm = self._members(), self.language_model()
         captioners = [self.captioner() for _ in paths]
-        losses = [_load(model, path) for model, path in zip(captioners, paths, strict=True)]
-        prior = _load(lm, self.options.work / "lm.pt")
+        recipe = self.fingerprint
+        losses = [load(model, path, recipe) for model, path in zip(captioners, paths, strict=True)]
+        prior = load(lm, self.options.work / "lm.pt", recipe)
         return captioners, lm, {"captioner": float(np.mean(losses)), "lm": prior}
 
     def export(self, out: Path) -> bundle.Bundle:
@@ -660,11 +665,3 @@ class TrainingRun:
             "words": len(self.encoding.words),
             "seed": self._seed,
         }
-
-
-def _load(model: torch.nn.Module, path: Path) -> float:
-    """Take over what a stage left, to be used and not trained; returns the held-out loss."""
-    saved = torch.load(path, weights_only=True, map_location="cpu")
-    model.load_state_dict(saved["state"])
-    model.eval()
-    return float(saved["val"])

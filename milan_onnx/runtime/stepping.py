@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_onnx.bundle import CaptionerSpec, LanguageModelSpec
+from milan_onnx.bundle import PHRASE_VECTOR, CaptionerSpec, LanguageModelSpec
 from milan_onnx.runtime.session import Array, Session
 
 Floats = NDArray[np.float32]
@@ -17,7 +17,6 @@ Ids = NDArray[np.int64]
 States = Sequence[Floats]
 
 NOTHING = np.empty(0, np.int64)
-PHRASE_VECTOR = "phrase_vector"
 
 
 class Start(NamedTuple):

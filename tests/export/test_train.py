@@ -37,6 +37,8 @@ TOOL = str(Path(sys.executable).with_name("milan-onnx"))
 CHANGES = (
     *("shares.mirrored=0.2", "shares.classes=0.2", "captioner.validate_every=15"),
     *("classes.variants=1", "classes.exemplars=3", "classes.least=0.03"),
+    *("shares_at_end.annotated=0.8", "shares_at_end.mirrored=0.05", "shares_at_end.labels=0.05"),
+    *("shares_at_end.classes=0.05", "shares_at_end.drawings=0.05"),
 )
 Trained = tuple[TrainingRun, Bundle]
 
@@ -121,7 +123,8 @@ def test_the_card_says_what_was_learned_from(trained: Trained) -> None:
     card = trained[1].file(contract.MODEL_CARD).read_text("utf-8")
     for text in ("Not measured yet", "non-commercial", "24 described units", "6 virtual units",
                  "4 units of drawn images", "24 of them in mirrored photos",
-                 "43% of the examples", "5 described units were held out"):  # fmt: skip
+                 "43% of the examples", "43% of the examples at first, 80% at last",
+                 "5 described units were held out"):  # fmt: skip
         assert text in card
     count = len(trained[0].sources["classes"].units)
     assert count >= 4 and f"{count} units of the encoder's own classifier" in card
@@ -342,6 +345,7 @@ def test_units_of_another_split_are_not_learned_from(tmp_path: Path) -> None:
         ("toy", ["--set", 'parts=["mean", "middle"]'], 2, "the recipe.parts is 'middle'"),
         ("toy", ["--set", "steps"], 2, "KEY=VALUE"),
         ("toy", ["--set", "members=0"], 2, "members cannot be 0"),
+        ("milan", ["--set", "captioner.phrase_vector=1"], 2, "wants word vectors"),
         ("toy", ["--stage", "fly"], 2, "features, vectors, captioner, lm"),
         ("toy", ["--device", "tpu"], 2, "tpu"),
     ],
